@@ -1,8 +1,11 @@
 //! An owned payload.
 
+use alloc::vec::Vec;
+use core::convert::Infallible;
 use core::fmt;
 
 use bytes::Bytes;
+use minicbor::{Encoder, encode};
 
 use super::item::debug_bytes;
 use super::token::NULL;
@@ -35,6 +38,22 @@ impl Payload {
         Self(bytes)
     }
 
+    /// Builds an item with minicbor's encoder.
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where `write` does not write exactly one item.
+    #[must_use]
+    pub(crate) fn build(
+        write: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Result<(), encode::Error<Infallible>>,
+    ) -> Self {
+        let mut bytes = Vec::new();
+        match write(&mut Encoder::new(&mut bytes)) {
+            Ok(()) => Self::trusted(bytes.into()),
+            Err(_) => unreachable!("a vector takes all that is written"),
+        }
+    }
+
     /// Null.
     #[must_use]
     pub const fn null() -> Self {
@@ -50,6 +69,11 @@ impl Payload {
     /// The encoded item.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The encoded item, to be shared.
+    pub(crate) fn as_shared(&self) -> &Bytes {
         &self.0
     }
 

@@ -1,0 +1,68 @@
+//! What an application may set of a connection.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use crate::pattern::CallLimits;
+use crate::session::Limits;
+
+/// The settings of a connection; share one behind an `Arc` among all connections that have the same.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// What this side calls itself in the handshake. Default `fluxar-rs/VERSION`.
+    pub agent: Option<String>,
+    /// What this side announces that it is ready to receive.
+    pub limits: Limits,
+    /// How long the handshake may take. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a closing connection tries to send its last messages. Default 5 s.
+    pub close_timeout: Duration,
+    /// The longest deadline accepted from a peer; a longer one is cut to it. Default 24 h.
+    pub max_deadline: Duration,
+    /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`. Default 1 MiB.
+    pub send_buffer: usize,
+    /// Bytes of payload held for running requests beyond which further ones are refused with `resource_exhausted`;
+    /// one is always admitted. Default 16 MiB.
+    pub request_bytes: usize,
+    /// Updates held for the application, per call; beyond it the oldest is dropped. Default 64.
+    pub updates_per_call: usize,
+    /// Bytes of updates held for the application, per connection; beyond it updates are dropped. Default 4 MiB.
+    pub update_bytes: usize,
+    /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 1,000.
+    pub misuse_capacity: u32,
+    /// How many more of them are borne each second. Default 200.
+    pub misuse_per_second: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            agent: Some(concat!("fluxar-rs/", env!("CARGO_PKG_VERSION")).into()),
+            limits: Limits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            max_deadline: Duration::from_secs(24 * 3600),
+            send_buffer: 1 << 20,
+            request_bytes: 16 << 20,
+            updates_per_call: 64,
+            update_bytes: 4 << 20,
+            misuse_capacity: 1000,
+            misuse_per_second: 200,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn call_limits(&self) -> CallLimits {
+        CallLimits {
+            max_calls: self.limits.max_calls as usize,
+            max_deadline: self.max_deadline,
+            send_buffer: self.send_buffer,
+            request_bytes: self.request_bytes,
+            updates_per_call: self.updates_per_call,
+            update_bytes: self.update_bytes,
+            misuse_capacity: self.misuse_capacity,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A link whose initiator has still to say what it wants.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::{Config, Connection, TransmitBuf};
+use crate::frame;
+use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
+use crate::pattern::{Outgoing, Target};
+use crate::session::{
+    Answer, ConnectionError, IdSource, Offer, Timeout, Violation, choose_version, refused_version,
+};
+use crate::time::Instant;
+
+/// The responder's side of a new link, until the initiator's offer has come.
+///
+/// ```text
+///                offer                        accept
+///  Incoming -------------------> Offered --------------------> Connection (established)
+///     |                             | refuse
+///     | bad input, time-out,        +------------------------> the refusal, in a TransmitBuf
+///     | end of input
+///     +-------------------> error; what the peer is told of it, in a TransmitBuf
+/// ```
+///
+/// Whoever listens decides on an [`Offered`] in its own time: that is where authentication belongs.
+#[derive(Debug)]
+pub struct Incoming {
+    config: Arc<Config>,
+    ids: IdSource,
+    deadline: Instant,
+}
+
+impl Incoming {
+    /// A link that was accepted at `now`.
+    pub fn new(config: Arc<Config>, now: Instant, ids: IdSource) -> Self {
+        let deadline = now + config.handshake_timeout;
+        Self { config, ids, deadline }
+    }
+
+    /// When the handshake must be done, the verdict on the offer included.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Takes the initiator's first frame from `input`, once it is whole. What follows it stays in `input`, for the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// The link is over; `out` then holds what the peer is to be told before the transport is closed.
+    pub fn handle_input(
+        self,
+        now: Instant,
+        input: &mut BytesMut,
+        out: &mut TransmitBuf,
+    ) -> Result<Progress, ConnectionError> {
+        match frame::split(input, frame::HANDSHAKE_LIMIT) {
+            Ok(None) => Ok(Progress::More(self)),
+            Ok(Some(len)) => {
+                let frame = input.split_to(frame::PREFIX_LEN + len);
+                let body = frame.get(frame::PREFIX_LEN..).unwrap_or_default();
+                self.handle_offer(now, body, out).map(|offered| Progress::Offered(Box::new(offered)))
+            }
+            Err(error) => Err(self.fail(error.into(), now, out)),
+        }
+    }
+
+    fn handle_offer(
+        mut self,
+        now: Instant,
+        body: &[u8],
+        out: &mut TransmitBuf,
+    ) -> Result<Offered, ConnectionError> {
+        let envelope = match Envelope::decode(body) {
+            Ok(envelope) => envelope,
+            Err(error) => return Err(self.fail(error.into(), now, out)),
+        };
+        if envelope.kind == Kind::Control
+            && envelope.target == Some(verb::CLOSE)
+            && envelope.reference.is_none()
+        {
+            return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
+        }
+        if envelope.kind != Kind::Hello || envelope.reference.is_some() || envelope.error.is_some() {
+            return Err(self.fail(Violation::HelloExpected.into(), now, out));
+        }
+        let offer = match Offer::decode(envelope.payload) {
+            Ok(offer) => offer,
+            Err(error) => return Err(self.fail(error.into(), now, out)),
+        };
+        let id = envelope.id;
+        let Some(version) = choose_version(&offer.versions) else {
+            refuse(id, self.ids.next(now), refused_version(), out);
+            return Err(ConnectionError::NoCommonVersion);
+        };
+        Ok(Offered { config: self.config, ids: self.ids, deadline: self.deadline, id, offer, version })
+    }
+
+    /// The deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ConnectionError::TimedOut) once it has; the link is over then, as with
+    /// [`handle_input`](Self::handle_input).
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        if now < self.deadline {
+            return Ok(());
+        }
+        let error = ConnectionError::TimedOut(Timeout::Handshake);
+        tell(&error, self.ids.next(now), out);
+        Err(error)
+    }
+
+    fn fail(mut self, error: ConnectionError, now: Instant, out: &mut TransmitBuf) -> ConnectionError {
+        tell(&error, self.ids.next(now), out);
+        error
+    }
+}
+
+/// How far a handshake has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// The offer is not whole yet.
+    More(Incoming),
+    /// The offer is there and waits for a verdict.
+    Offered(Box<Offered>),
+}
+
+/// An offer that waits for a verdict.
+#[derive(Debug)]
+pub struct Offered {
+    config: Arc<Config>,
+    ids: IdSource,
+    deadline: Instant,
+    id: Id,
+    offer: Offer,
+    version: u64,
+}
+
+impl Offered {
+    /// What the initiator offers.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// When the handshake must be done, the verdict included.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Accepts: the connection is established, and its first message is the answer.
+    pub fn accept(self, now: Instant) -> Connection {
+        let answer = Answer {
+            version: self.version,
+            agent: self.config.agent.clone(),
+            features: alloc::vec::Vec::new(),
+            limits: self.config.limits,
+        };
+        Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer)
+    }
+
+    /// Refuses: puts the answer that says why into `out`; the transport is to be closed once that is written.
+    pub fn refuse(mut self, now: Instant, error: Error, out: &mut TransmitBuf) {
+        refuse(self.id, self.ids.next(now), error, out);
+    }
+}
+
+fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
+    let refusal = Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_result(Err(error));
+    let Ok(()) = refusal.with_envelope(|envelope| out.push(envelope, None)) else { return };
+}
+
+/// Tells the peer why the link ends, where there is something to tell.
+fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
+    if let Some(report) = error.report() {
+        let close =
+            Outgoing::new(Kind::Control, id, None, Target::Verb(verb::CLOSE)).with_result(Err(report));
+        let Ok(()) = close.with_envelope(|envelope| out.push(envelope, None)) else { return };
+    }
+}
+
+pub(super) fn answer_message(answer: &Answer, offer: Id, id: Id) -> Outgoing {
+    let payload: Payload = answer.encode();
+    Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_payload(payload)
+}

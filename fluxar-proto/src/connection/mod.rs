@@ -1,0 +1,496 @@
+//! What ties the layers together: one session with its link, its scheduler, events and timers (§8.1).
+//!
+//! ```text
+//!  initiator:  OFFERING --answer--> ESTABLISHED --close--> CLOSING --close sent--> CLOSED
+//!  responder:  (Incoming, Offered)      ^   |                 ^                       ^
+//!                      +---- accept ----+   +--- peer broke --+                       |
+//!                                           |      a rule                             |
+//!                                           +--- close of the peer, link lost --------+
+//! ```
+
+mod config;
+mod event;
+mod incoming;
+mod ops;
+mod stats;
+mod transmit;
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+pub use self::config::Config;
+pub use self::event::Event;
+pub use self::incoming::{Incoming, Offered, Progress};
+pub use self::stats::Stats;
+pub use self::transmit::TransmitBuf;
+use crate::frame::{self, FrameError};
+use crate::message::{Code, Envelope, Error, Id, Kind, key, verb};
+use crate::pattern::{Calls, Context, OpenIds, Outgoing, Target};
+use crate::session::{
+    Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Timeout, VERSIONS, Violation,
+};
+use crate::time::Instant;
+
+/// [`Connection::poll_transmit`] stops once this many bytes wait: what is not encoded yet can still be dropped, and
+/// what is urgent still goes first.
+const WATERMARK: usize = 64 << 10;
+
+/// Frames up to this size, in bytes, are copied out of the read buffer: a small payload that somebody keeps must not
+/// keep a large buffer alive. Larger ones are shared.
+const COPY: usize = 8 << 10;
+
+/// How many replies to pings may wait (§8.3).
+const REPLIES: usize = 8;
+
+/// Who the peer is, as it told in the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// What the peer calls itself.
+    pub agent: Option<String>,
+    /// The protocol version in force.
+    pub version: u64,
+    /// The features in force.
+    pub features: Vec<String>,
+    /// What the peer is ready to receive.
+    pub limits: Limits,
+}
+
+#[derive(Debug)]
+enum State {
+    /// We offered and wait for the answer.
+    Offering {
+        offer: Id,
+        deadline: Instant,
+    },
+    Established,
+    /// `close` is still to be sent, after what is queued where `flush` is set.
+    Closing {
+        error: Option<Error>,
+        flush: bool,
+        deadline: Instant,
+    },
+    Closed,
+}
+
+/// One session and its link, as a state machine: bytes, time and operations go in; bytes, a timeout and events come out.
+///
+/// Inputs are [`handle_input`](Self::handle_input), [`handle_eof`](Self::handle_eof),
+/// [`handle_timeout`](Self::handle_timeout) and the operations; outputs are [`poll_transmit`](Self::poll_transmit),
+/// [`poll_timeout`](Self::poll_timeout) and [`poll_event`](Self::poll_event). They may be called in any order and any
+/// number of times. After any input, the outputs may have changed.
+///
+/// Every error from a `handle_*` method is fatal: the connection is over, later calls return the same error, and
+/// where the peer can still hear it, a `close` that says why is queued. So keep transmitting until
+/// [`is_closed`](Self::is_closed), then close the transport.
+#[derive(Debug)]
+pub struct Connection {
+    config: Arc<Config>,
+    state: State,
+    /// Why the connection ended.
+    error: Option<ConnectionError>,
+    ids: IdSource,
+    open: OpenIds,
+    budget: Budget,
+    heartbeat: Heartbeat,
+    peer: Option<PeerInfo>,
+    calls: Calls,
+    /// Offer or answer, still to be sent.
+    hello: Option<Outgoing>,
+    /// Pings to be answered: the latest ones.
+    replies: heapless::Deque<Id, REPLIES>,
+    /// Pings to be sent.
+    pings: heapless::Deque<Id, REPLIES>,
+    events: VecDeque<Event>,
+    closed_event: bool,
+    stats: Stats,
+}
+
+impl Connection {
+    /// The initiator's side of a new link: its first message is the offer.
+    pub fn initiate(config: Arc<Config>, now: Instant, mut ids: IdSource) -> Self {
+        let id = ids.next(now);
+        let offer = Offer::new(config.agent.clone(), config.limits);
+        let hello = Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode());
+        let state = State::Offering { offer: id, deadline: now + config.handshake_timeout };
+        Self::new(config, now, ids, state, hello)
+    }
+
+    /// The responder's side, once the offer was accepted.
+    fn respond_with(
+        config: Arc<Config>,
+        now: Instant,
+        mut ids: IdSource,
+        offer_id: Id,
+        offer: Offer,
+        answer: &Answer,
+    ) -> Self {
+        let hello = incoming::answer_message(answer, offer_id, ids.next(now));
+        let mut connection = Self::new(config, now, ids, State::Established, hello);
+        connection.establish(now, offer.agent, answer.version, answer.features.clone(), offer.limits);
+        connection
+    }
+
+    fn new(config: Arc<Config>, now: Instant, mut ids: IdSource, state: State, hello: Outgoing) -> Self {
+        Self {
+            state,
+            error: None,
+            open: OpenIds::new(&mut ids),
+            ids,
+            budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),
+            heartbeat: Heartbeat::new(now),
+            peer: None,
+            calls: Calls::new(config.call_limits()),
+            hello: Some(hello),
+            replies: heapless::Deque::new(),
+            pings: heapless::Deque::new(),
+            events: VecDeque::new(),
+            closed_event: false,
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    fn establish(
+        &mut self,
+        now: Instant,
+        agent: Option<String>,
+        version: u64,
+        features: Vec<String>,
+        limits: Limits,
+    ) {
+        self.state = State::Established;
+        self.heartbeat.start(self.config.limits.heartbeat_ms, limits.heartbeat_ms, now);
+        self.calls.start(limits.max_calls, limits.max_message);
+        self.peer = Some(PeerInfo { agent, version, features, limits });
+        self.events.push_back(Event::Established);
+    }
+
+    /// Takes every whole frame from `input`; what is left there is the beginning of the next one.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is over. `input` is of no use any more then.
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), ConnectionError> {
+        self.heartbeat.note_received(now);
+        if let Some(error) = &self.error {
+            input.clear();
+            return Err(error.clone());
+        }
+        loop {
+            // What follows the answer is under another limit, so that the answer is handled first.
+            let offering = matches!(self.state, State::Offering { .. });
+            let (whole, broken) =
+                whole_frames(input, self.frame_limit(), if offering { 1 } else { usize::MAX });
+            self.stats.bytes_in += whole as u64;
+            self.handle_frames(now, input.split_to(whole).freeze())?;
+            match broken {
+                Some(error) => return Err(self.fail(now, error.into())),
+                None if offering && whole > 0 => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn handle_frames(&mut self, now: Instant, mut frames: Bytes) -> Result<(), ConnectionError> {
+        while frames.len() > frame::PREFIX_LEN {
+            let Ok(Some(len)) = frame::split(&frames, u32::MAX) else { break };
+            frames.advance(frame::PREFIX_LEN);
+            let body = if len <= COPY { Bytes::copy_from_slice(&frames[..len]) } else { frames.slice(..len) };
+            frames.advance(len);
+            self.stats.messages_in += 1;
+            let handled = match Envelope::decode(&body) {
+                Ok(envelope) => self.handle_message(now, &envelope, &body),
+                Err(error) => Err(error.into()),
+            };
+            handled.map_err(|error| self.fail(now, error))?;
+        }
+        Ok(())
+    }
+
+    fn frame_limit(&self) -> u32 {
+        match self.state {
+            State::Offering { .. } => frame::HANDSHAKE_LIMIT,
+            _ => self.config.limits.max_message.saturating_add(frame::ALLOWANCE),
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+    ) -> Result<(), ConnectionError> {
+        match (envelope.kind, &self.state) {
+            (Kind::Control, _) => self.handle_control(now, envelope),
+            (Kind::Hello, State::Offering { offer, .. }) => {
+                let offer = *offer;
+                self.handle_answer(now, offer, envelope)
+            }
+            (_, State::Offering { .. }) => Err(Violation::HelloExpected.into()),
+            (Kind::Hello, _) => Err(Violation::HelloRepeated.into()),
+            (Kind::Call, _) => {
+                let Self { calls, ids, open, budget, .. } = self;
+                calls.handle(envelope, frame, &mut Context { now, ids, open, budget })
+            }
+            (Kind::Stream | Kind::Subscribe | Kind::Unsubscribe | Kind::Message, _) => {
+                self.handle_unsupported(now, envelope)
+            }
+        }
+    }
+
+    /// A feature that was not negotiated: an opening is refused, a continuation continues nothing (§5.16).
+    fn handle_unsupported(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
+        match envelope.reference {
+            Some(reference) if self.open.contains(reference) => Err(Violation::WrongRole(reference).into()),
+            Some(_) => self.drop_message(),
+            None if envelope.kind == Kind::Unsubscribe => Err(Violation::MissingRef.into()),
+            None if self.open.contains(envelope.id) => Err(Violation::DuplicateId(envelope.id).into()),
+            // Nobody waits for the fate of a publication that is delivered at most once.
+            None if envelope.kind == Kind::Message && envelope.meta.get_u64(key::QOS).unwrap_or(0) == 0 => {
+                self.drop_message()
+            }
+            None => {
+                let error = Error::new(Code::UNIMPLEMENTED, "not negotiated on this connection");
+                let Self { calls, ids, open, budget, .. } = self;
+                calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
+            }
+        }
+    }
+
+    fn drop_message(&mut self) -> Result<(), ConnectionError> {
+        self.stats.dropped += 1;
+        Ok(())
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        offer: Id,
+        envelope: &Envelope<'_>,
+    ) -> Result<(), ConnectionError> {
+        if envelope.reference != Some(offer) || envelope.target.is_some() {
+            return Err(Violation::WrongAnswer.into());
+        }
+        if let Some(error) = &envelope.error {
+            return Err(ConnectionError::Refused(Error::from(*error)));
+        }
+        let answer = Answer::decode(envelope.payload)?;
+        // We offer no features, so that none can be chosen (§6.6).
+        if !VERSIONS.contains(&answer.version) || !answer.features.is_empty() {
+            return Err(Violation::WrongAnswer.into());
+        }
+        self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
+        Ok(())
+    }
+
+    fn handle_control(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
+        let offering = matches!(self.state, State::Offering { .. });
+        match (envelope.reference, envelope.target) {
+            (None, Some(verb::CLOSE)) => Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from))),
+            _ if offering => Err(Violation::HelloExpected.into()),
+            (None, Some(verb::PING)) => {
+                // A peer that pings without reading gets the latest answers only (§8.3).
+                if self.replies.is_full() {
+                    self.replies.pop_front();
+                }
+                let Ok(()) = self.replies.push_back(envelope.id) else { return Ok(()) };
+                Ok(())
+            }
+            (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
+                Some(rtt) => {
+                    self.events.push_back(Event::Pong { ping, rtt });
+                    Ok(())
+                }
+                None => self.drop_message(),
+            },
+            _ => self.drop_message(),
+        }
+    }
+
+    /// The transport has no more bytes; `unread` bytes of an unfinished frame are left.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkLost`](ConnectionError::LinkLost), or why the connection was over before.
+    pub fn handle_eof(&mut self, now: Instant, unread: usize) -> Result<(), ConnectionError> {
+        self.abort(now, ConnectionError::LinkLost { unread });
+        self.error.clone().map_or(Ok(()), Err)
+    }
+
+    /// The link is of no use any more, for a reason that its driver knows: nothing more is sent.
+    pub fn abort(&mut self, now: Instant, why: ConnectionError) {
+        self.fail(now, why);
+        self.state = State::Closed;
+    }
+
+    /// Time has passed. Harmless when called early, late or twice.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ConnectionError::TimedOut) when something that had to come has not come.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        match self.state {
+            State::Offering { deadline, .. } if now >= deadline => {
+                return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Handshake)));
+            }
+            State::Closing { deadline, .. } if now >= deadline => self.state = State::Closed,
+            _ => {}
+        }
+        match self.heartbeat.due(now) {
+            Due::Nothing => {}
+            Due::Ping => self.queue_ping(now),
+            Due::Dead => return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Heartbeat))),
+        }
+        self.calls.handle_timeout(now, &mut self.open);
+        Ok(())
+    }
+
+    fn queue_ping(&mut self, now: Instant) {
+        let id = self.ids.next(now);
+        // Where the transport takes nothing, one ping that waits is as good as two.
+        if self.heartbeat.note_ping(id, now) && self.pings.is_full() {
+            self.pings.pop_front();
+        }
+        let Ok(()) = self.pings.push_back(id) else { return };
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let state = match self.state {
+            State::Offering { deadline, .. } | State::Closing { deadline, .. } => Some(deadline),
+            State::Established | State::Closed => None,
+        };
+        [state, self.heartbeat.next_timeout(), self.calls.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then calls.
+    /// Returns how many bytes came to it.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut TransmitBuf) -> usize {
+        let before = out.remaining();
+        while out.remaining() < WATERMARK {
+            let Some(outgoing) = self.next_outgoing(now) else { break };
+            self.encode(&outgoing, out);
+        }
+        let added = out.remaining() - before;
+        if added > 0 {
+            self.heartbeat.note_sent(now);
+            self.stats.bytes_out += added as u64;
+        }
+        added
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
+    pub fn wants_transmit(&self) -> bool {
+        match &self.state {
+            State::Closed => false,
+            State::Offering { .. } => self.hello.is_some(),
+            State::Closing { .. } => true,
+            State::Established => {
+                self.hello.is_some()
+                    || !self.replies.is_empty()
+                    || !self.pings.is_empty()
+                    || self.calls.wants_transmit()
+            }
+        }
+    }
+
+    fn next_outgoing(&mut self, now: Instant) -> Option<Outgoing> {
+        match self.state {
+            State::Closed => None,
+            State::Offering { .. } => self.hello.take(),
+            State::Established => self.next_message(now),
+            State::Closing { flush, .. } => {
+                flush.then(|| self.next_message(now)).flatten().or_else(|| self.take_close(now))
+            }
+        }
+    }
+
+    /// Control overtakes what is queued (§8.4).
+    fn next_message(&mut self, now: Instant) -> Option<Outgoing> {
+        if let Some(hello) = self.hello.take() {
+            return Some(hello);
+        }
+        if let Some(ping) = self.replies.pop_front() {
+            return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));
+        }
+        if let Some(id) = self.pings.pop_front() {
+            return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
+        }
+        let Self { calls, ids, open, budget, .. } = self;
+        calls.poll_outgoing(&mut Context { now, ids, open, budget })
+    }
+
+    fn take_close(&mut self, now: Instant) -> Option<Outgoing> {
+        let State::Closing { error, .. } = core::mem::replace(&mut self.state, State::Closed) else {
+            return None;
+        };
+        let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
+        // A peer that takes only tiny messages at least gets the code.
+        let fits = self.peer.as_ref().is_none_or(|peer| peer.limits.max_message >= 1024);
+        close.error = error.map(|error| if fits { error } else { Error::new(error.code, "") });
+        Some(close)
+    }
+
+    fn encode(&mut self, outgoing: &Outgoing, out: &mut TransmitBuf) {
+        let payload = outgoing.error.is_none().then(|| outgoing.payload.as_shared());
+        // Metadata was validated when it was handed in.
+        if outgoing.with_envelope(|envelope| out.push(envelope, payload)).is_ok() {
+            self.stats.messages_out += 1;
+        }
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if let Some(event) = self.calls.poll_event() {
+            return Some(Event::Call(event));
+        }
+        let error = self.error.as_ref()?;
+        let first = !core::mem::replace(&mut self.closed_event, true);
+        first.then(|| Event::Closed(error.clone()))
+    }
+
+    /// Ends the connection for `error`, unless it has ended before; returns why it has ended.
+    fn fail(&mut self, now: Instant, error: ConnectionError) -> ConnectionError {
+        if let Some(first) = &self.error {
+            return first.clone();
+        }
+        self.state = match error.report() {
+            Some(report) => self.closing(now, Some(report), false),
+            None => State::Closed,
+        };
+        self.finish(error.clone());
+        error
+    }
+
+    fn closing(&self, now: Instant, error: Option<Error>, flush: bool) -> State {
+        State::Closing { error, flush, deadline: now + self.config.close_timeout }
+    }
+
+    fn finish(&mut self, error: ConnectionError) {
+        self.heartbeat.stop();
+        self.calls.terminate(&error, &mut self.open);
+        self.open.clear();
+        self.error = Some(error);
+    }
+}
+
+/// How many bytes at the start of `input` are whole frames, at most `count` of them; and what is wrong behind them.
+fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, Option<FrameError>) {
+    let mut whole = 0;
+    for _ in 0..count {
+        match frame::split(input.get(whole..).unwrap_or_default(), limit) {
+            Ok(Some(len)) => whole += frame::PREFIX_LEN + len,
+            Ok(None) => break,
+            Err(error) => return (whole, Some(error)),
+        }
+    }
+    (whole, None)
+}

@@ -1,0 +1,152 @@
+//! What the application may do with a connection.
+
+use super::{Connection, PeerInfo, State, Stats};
+use crate::message::{Error, Id, Payload};
+use crate::pattern::{CallError, CallId, CallOptions, Context, Gone, RequestId, RespondError, UpdateError};
+use crate::session::ConnectionError;
+use crate::time::Instant;
+
+impl Connection {
+    /// Calls `method` of the peer. The outcome comes as
+    /// [`CallEvent::Response`](crate::CallEvent::Response), exactly once, unless the call is cancelled before (§10.1).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent. After [`Blocked`](CallError::Blocked), try again when
+    /// [`CallEvent::Capacity`](crate::CallEvent::Capacity) says so.
+    pub fn call(
+        &mut self,
+        now: Instant,
+        method: &str,
+        payload: Payload,
+        options: CallOptions,
+    ) -> Result<CallId, CallError> {
+        if self.error.is_some() {
+            return Err(CallError::Closed);
+        }
+        let Self { calls, ids, open, budget, .. } = self;
+        calls.open(method, payload, options, &mut Context { now, ids, open, budget })
+    }
+
+    /// Gives a call up: tells the callee, if it knows of the call, and reports no outcome (§10.4).
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] where the call has its outcome already.
+    pub fn cancel(&mut self, now: Instant, call: CallId) -> Result<(), Gone> {
+        let Self { calls, ids, open, budget, .. } = self;
+        calls.cancel(call, &mut Context { now, ids, open, budget })
+    }
+
+    /// Answers a request. Each request must be answered in the end, even when nobody waits for the answer any more:
+    /// only that frees its slot (§10.6).
+    ///
+    /// # Errors
+    ///
+    /// The answer was not sent; the request is done all the same.
+    pub fn respond(
+        &mut self,
+        request: RequestId,
+        result: Result<Payload, Error>,
+    ) -> Result<(), RespondError> {
+        self.calls.respond(request, result, &mut self.open)
+    }
+
+    /// Whether somebody still waits for the answer to a request.
+    pub fn is_wanted(&self, request: RequestId) -> bool {
+        self.calls.is_wanted(request)
+    }
+
+    /// Sends an update to the callee of a call that is open (§10.3).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent.
+    pub fn update(&mut self, call: CallId, payload: Payload) -> Result<(), UpdateError> {
+        self.calls.update_call(call, payload)
+    }
+
+    /// Sends an update to the caller of a request that is running (§10.3).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent.
+    pub fn update_request(&mut self, request: RequestId, payload: Payload) -> Result<(), UpdateError> {
+        self.calls.update_request(request, payload)
+    }
+
+    /// The oldest update that came for a call and was not taken yet.
+    pub fn poll_update(&mut self, call: CallId) -> Option<Payload> {
+        self.calls.poll_update(call)
+    }
+
+    /// The oldest update that came for a request and was not taken yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] where there is none and none will come.
+    pub fn poll_request_update(&mut self, request: RequestId) -> Result<Option<Payload>, Gone> {
+        self.calls.poll_request_update(request)
+    }
+
+    /// Sends a ping; its answer comes as [`Event::Pong`](crate::Event::Pong). `None` where the connection is not
+    /// established, or eight pings are on the way (§8.3).
+    pub fn ping(&mut self, now: Instant) -> Option<Id> {
+        if !matches!(self.state, State::Established) || !self.heartbeat.can_ping() || self.pings.is_full() {
+            return None;
+        }
+        let id = self.ids.next(now);
+        let noted = self.heartbeat.note_ping(id, now) && self.pings.push_back(id).is_ok();
+        noted.then_some(id)
+    }
+
+    /// Closes the connection: sends what is queued, then `close` with `error`. Open calls fail at once (§8.7).
+    /// Does nothing where the connection has ended before.
+    pub fn close(&mut self, now: Instant, error: Option<Error>) {
+        if self.error.is_some() {
+            return;
+        }
+        // What the peer asked and we have answered still goes out; what we asked is given up.
+        self.state = match self.state {
+            State::Offering { .. } if self.hello.is_some() => State::Closed,
+            _ => self.closing(now, error.clone(), true),
+        };
+        self.finish(ConnectionError::ClosedLocally(error));
+    }
+
+    /// Whether the handshake is not done yet.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Offering { .. })
+    }
+
+    /// Whether there is nothing more to send or to receive: the transport can be closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Why the connection ended, if it has.
+    pub fn error(&self) -> Option<&ConnectionError> {
+        self.error.as_ref()
+    }
+
+    /// Who the peer is, once the handshake is done.
+    pub fn peer(&self) -> Option<&PeerInfo> {
+        self.peer.as_ref()
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        let calls = self.calls.stats();
+        Stats {
+            calls_made: calls.made,
+            calls_served: calls.served,
+            refused: calls.refused,
+            dropped: self.stats.dropped + calls.late,
+            updates_dropped: calls.updates_dropped,
+            calls_in_flight: self.calls.in_flight(),
+            requests_running: self.calls.running(),
+            rtt: self.heartbeat.rtt(),
+            ..self.stats
+        }
+    }
+}

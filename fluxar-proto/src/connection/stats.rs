@@ -1,0 +1,33 @@
+//! What a connection counts.
+
+use core::time::Duration;
+
+/// Counters since the connection began, and what is so at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages received.
+    pub messages_in: u64,
+    /// Messages handed to the transport.
+    pub messages_out: u64,
+    /// Bytes received in whole frames, length prefixes included.
+    pub bytes_in: u64,
+    /// Bytes handed to the transport, length prefixes included.
+    pub bytes_out: u64,
+    /// Calls made.
+    pub calls_made: u64,
+    /// Requests of the peer accepted.
+    pub calls_served: u64,
+    /// Openings of the peer refused: over a limit, or of a kind that is not offered.
+    pub refused: u64,
+    /// Continuations dropped because what they continue is over, or their verb is unknown.
+    pub dropped: u64,
+    /// Updates dropped because the application did not take them fast enough.
+    pub updates_dropped: u64,
+    /// Calls of ours without an outcome now.
+    pub calls_in_flight: usize,
+    /// Requests of the peer that have a slot now.
+    pub requests_running: usize,
+    /// The last round-trip time that a ping measured.
+    pub rtt: Option<Duration>,
+}

@@ -1,0 +1,295 @@
+//! The calls that the peer makes (§10.11).
+//!
+//! ```text
+//!            respond              answer sent
+//!  RUNNING ---------> ANSWERING ------------------------------> (slot free)
+//!    |    \              | cancel: the answer is not sent
+//!    |     \             +------------------------------------> (slot free)
+//!    |      \ deadline                    respond
+//!    |       +--------> EXPIRED -------------------------------> (slot free, once `deadline_exceeded` was sent)
+//!    | cancel, connection lost            respond
+//!    +----------------> WITHDRAWN -----------------------------> (slot free)
+//! ```
+//!
+//! A slot is free only when the application has responded, wanted or not: so the limit on calls bounds the handlers
+//! that run, and a peer gains nothing by cancelling what it called (§10.6).
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::outbound::too_large;
+use super::updates::Updates;
+use super::{
+    CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
+    Withdrawn, deadline_exceeded,
+};
+use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
+use crate::pattern::{Entity, OpenIds, Outgoing, Target};
+use crate::session::{ConnectionError, Violation};
+use crate::time::Instant;
+
+/// What an envelope of a response has beyond payload and error data.
+const ENVELOPE_COST: usize = 48;
+
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) id: Id,
+    state: State,
+    deadline: Option<Instant>,
+    /// What the payload counts for in `request_bytes`.
+    bytes: usize,
+    updates: Updates,
+}
+
+#[derive(Debug)]
+enum State {
+    Running,
+    /// The application has responded; the answer waits for room.
+    Answering(Result<Payload, Error>),
+    /// The deadline passed before the application responded.
+    Expired {
+        /// `deadline_exceeded` has left.
+        told: bool,
+        /// The application has responded meanwhile.
+        responded: bool,
+    },
+    /// Nobody waits any more.
+    Withdrawn,
+}
+
+impl Calls {
+    pub(super) fn handle_request(
+        &mut self,
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ConnectionError> {
+        let id = envelope.id;
+        if cx.open.contains(id) {
+            return Err(Violation::DuplicateId(id).into());
+        }
+        if let Some(error) = self.refusal_of(envelope) {
+            return self.refuse(Kind::Call, id, error, cx);
+        }
+        let timeout = envelope.meta.get_u64(key::TIMEOUT_MS).map(Duration::from_millis);
+        let deadline = timeout.map(|timeout| cx.now + timeout.min(self.limits.max_deadline));
+        let bytes = envelope.payload.as_bytes().len();
+        let request = Inbound { id, state: State::Running, deadline, bytes, updates: Updates::default() };
+        let slot = self.inbound.insert(request);
+        let request = RequestId { slot, id };
+        cx.open.insert(id, Entity::CallIn(slot));
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, Timer::In(request)));
+        }
+        self.request_bytes += bytes;
+        self.stats.served += 1;
+        self.events.push_back(CallEvent::Request(Request {
+            id: request,
+            method: Text::new(frame.slice_ref(envelope.target.unwrap_or_default().as_bytes()))
+                .unwrap_or("".into()),
+            meta: meta_bytes(envelope.meta),
+            payload: Payload::trusted(frame.slice_ref(envelope.payload.as_bytes())),
+            deadline,
+        }));
+        Ok(())
+    }
+
+    /// Why a request cannot be taken, if so. Nothing was done for it then, so a retry is safe.
+    fn refusal_of(&self, envelope: &Envelope<'_>) -> Option<Error> {
+        let limits = &self.limits;
+        if envelope.target.is_none() {
+            Some(Error::new(Code::INVALID_ARGUMENT, "a call needs a method"))
+        } else if envelope.meta.get(key::TIMEOUT_MS).is_some_and(|item| item.as_u64().is_none()) {
+            Some(Error::new(Code::INVALID_ARGUMENT, "`timeout_ms` is not an unsigned integer"))
+        } else if envelope.meta.get_u64(key::TIMEOUT_MS) == Some(0) {
+            Some(deadline_exceeded())
+        } else if self.inbound.len() >= limits.max_calls {
+            Some(Error::new(Code::RESOURCE_EXHAUSTED, "too many calls are open"))
+        } else if self.request_bytes > 0
+            && self.request_bytes + envelope.payload.as_bytes().len() > limits.request_bytes
+        {
+            Some(Error::new(Code::RESOURCE_EXHAUSTED, "the open calls hold too many bytes"))
+        } else {
+            None
+        }
+    }
+
+    /// Answers a request. Also frees the slot of one that was withdrawn.
+    pub(crate) fn respond(
+        &mut self,
+        request: RequestId,
+        result: Result<Payload, Error>,
+        open: &mut OpenIds,
+    ) -> Result<(), RespondError> {
+        let inbound = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id);
+        let inbound = inbound.ok_or(RespondError::Gone)?;
+        match inbound.state {
+            State::Running => {}
+            State::Answering(_) | State::Expired { responded: true, .. } => return Err(RespondError::Gone),
+            State::Expired { told: false, .. } => {
+                inbound.state = State::Expired { told: false, responded: true };
+                return Err(RespondError::Gone);
+            }
+            State::Expired { told: true, .. } | State::Withdrawn => {
+                self.free_request(request, open);
+                return Err(RespondError::Gone);
+            }
+        }
+        let size = result.as_ref().map_or_else(error_len, Payload::len);
+        let (result, outcome) = if size + ENVELOPE_COST > self.peer_max_message {
+            (Err(too_large(size, self.peer_max_message)), Err(RespondError::TooLarge))
+        } else {
+            (result, Ok(()))
+        };
+        if let Some(at) = inbound.deadline.take() {
+            self.deadlines.remove(&(at, Timer::In(request)));
+        }
+        inbound.updates.clear(&mut self.update_bytes);
+        inbound.state = State::Answering(result);
+        self.enqueue(size, Ready::Answer(request));
+        outcome
+    }
+
+    pub(super) fn send_answer(&mut self, request: RequestId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let inbound = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id)?;
+        let (result, free) = match &mut inbound.state {
+            State::Answering(_) => {
+                let State::Answering(result) = core::mem::replace(&mut inbound.state, State::Withdrawn)
+                else {
+                    return None;
+                };
+                (result, true)
+            }
+            State::Expired { told: told @ false, responded } => {
+                *told = true;
+                (Err(deadline_exceeded()), *responded)
+            }
+            _ => return None,
+        };
+        if free {
+            self.free_request(request, cx.open);
+        } else {
+            cx.open.remove(request.id);
+        }
+        let id = cx.ids.next(cx.now);
+        Some(Outgoing::new(Kind::Call, id, Some(request.id), Target::Null).with_result(result))
+    }
+
+    pub(super) fn handle_cancel(&mut self, slot: usize, cx: &mut Context<'_>) {
+        let Some(inbound) = self.inbound.get(slot) else { return };
+        self.withdraw(RequestId { slot, id: inbound.id }, Withdrawn::Cancelled, cx.open);
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn withdraw(&mut self, request: RequestId, why: Withdrawn, open: &mut OpenIds) {
+        let Some(inbound) = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id)
+        else {
+            return;
+        };
+        open.remove(request.id);
+        if let Some(at) = inbound.deadline.take() {
+            self.deadlines.remove(&(at, Timer::In(request)));
+        }
+        let previous = core::mem::replace(&mut inbound.state, State::Withdrawn);
+        match previous {
+            State::Running => self.events.push_back(CallEvent::Withdrawn(request, why)),
+            State::Answering(_) | State::Expired { responded: true, .. } => {
+                self.take_back(|ready| matches!(ready, Ready::Answer(queued) if *queued == request));
+                self.free_request(request, open);
+            }
+            State::Expired { responded: false, .. } => {
+                self.take_back(|ready| matches!(ready, Ready::Answer(queued) if *queued == request));
+            }
+            State::Withdrawn => {}
+        }
+    }
+
+    pub(super) fn expire_request(&mut self, request: RequestId) {
+        let Some(inbound) = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id)
+        else {
+            return;
+        };
+        inbound.deadline = None;
+        if matches!(inbound.state, State::Running) {
+            inbound.state = State::Expired { told: false, responded: false };
+            self.enqueue(0, Ready::Answer(request));
+            self.events.push_back(CallEvent::Withdrawn(request, Withdrawn::DeadlineExceeded));
+        }
+    }
+
+    fn free_request(&mut self, request: RequestId, open: &mut OpenIds) {
+        let mut inbound = self.inbound.remove(request.slot);
+        open.remove(request.id);
+        self.request_bytes -= inbound.bytes;
+        inbound.updates.clear(&mut self.update_bytes);
+        if let Some(at) = inbound.deadline {
+            self.deadlines.remove(&(at, Timer::In(request)));
+        }
+    }
+
+    pub(super) fn handle_inbound_update(&mut self, slot: usize, envelope: &Envelope<'_>, frame: &Bytes) {
+        let Some(inbound) = self.inbound.get_mut(slot) else { return };
+        if !matches!(inbound.state, State::Running) {
+            self.stats.late += 1;
+            return;
+        }
+        let payload = Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()));
+        let limits = &self.limits;
+        let held = &mut self.update_bytes;
+        let admitted = inbound.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
+        self.stats.updates_dropped += admitted.dropped;
+        if admitted.announce {
+            self.events.push_back(CallEvent::RequestUpdated(RequestId { slot, id: inbound.id }));
+        }
+    }
+
+    /// Sends an update to the caller of a running request.
+    pub(crate) fn update_request(&mut self, request: RequestId, payload: Payload) -> Result<(), UpdateError> {
+        if !self.is_wanted(request) {
+            return Err(UpdateError::Gone);
+        }
+        self.queue_update(request.id, payload)
+    }
+
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_wanted(&self, request: RequestId) -> bool {
+        let inbound = self.inbound.get(request.slot).filter(|inbound| inbound.id == request.id);
+        inbound.is_some_and(|inbound| matches!(inbound.state, State::Running))
+    }
+
+    /// The oldest update from the caller that the application has not taken.
+    pub(crate) fn poll_request_update(&mut self, request: RequestId) -> Result<Option<Payload>, Gone> {
+        let inbound =
+            self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id).ok_or(Gone)?;
+        match (inbound.updates.take(&mut self.update_bytes), &inbound.state) {
+            (Some(payload), _) => Ok(Some(payload)),
+            (None, State::Running) => Ok(None),
+            (None, _) => Err(Gone),
+        }
+    }
+
+    pub(super) fn request_announced(&mut self, request: RequestId) {
+        if let Some(inbound) = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id) {
+            inbound.updates.delivered();
+        }
+    }
+}
+
+/// What an error takes on the wire, at most.
+fn error_len(error: &Error) -> usize {
+    error.message.len() + error.data.as_ref().map_or(0, Bytes::len) + 80
+}
+
+/// The metadata of a request as a map of its own; it is rare, so that a copy does no harm.
+fn meta_bytes(meta: Meta<'_>) -> Bytes {
+    if meta.is_empty() {
+        return Bytes::new();
+    }
+    let map = Payload::build(|out| {
+        out.map(meta.len() as u64)?;
+        out.writer_mut().extend_from_slice(meta.entries());
+        Ok(())
+    });
+    map.into_bytes()
+}

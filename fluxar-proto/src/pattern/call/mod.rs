@@ -1,0 +1,320 @@
+//! Calls: request, response, updates both ways, cancel and deadline (§10).
+//!
+//! `outbound` is the machine of the calls that we make, `inbound` that of the calls that the peer makes. Both put
+//! what they have to say into one queue, which the scheduler empties when the transport has room: so what was
+//! cancelled before that was never sent.
+
+mod inbound;
+mod outbound;
+mod types;
+mod updates;
+
+use alloc::collections::{BTreeSet, VecDeque};
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use self::inbound::Inbound;
+use self::outbound::Outbound;
+pub(crate) use self::types::CallLimits;
+pub use self::types::{
+    CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
+    Withdrawn,
+};
+use super::{Entity, OpenIds, Outgoing, Target};
+use crate::message::{Code, Envelope, Error, Id, Kind, Payload, verb};
+use crate::session::{Budget, ConnectionError, IdSource, Violation};
+use crate::time::Instant;
+
+/// What the calls need from the connection that they live in.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Instant,
+    pub(crate) ids: &'a mut IdSource,
+    pub(crate) open: &'a mut OpenIds,
+    pub(crate) budget: &'a mut Budget,
+}
+
+/// Counters of the calls of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallStats {
+    pub(crate) made: u64,
+    pub(crate) served: u64,
+    pub(crate) refused: u64,
+    pub(crate) late: u64,
+    pub(crate) updates_dropped: u64,
+}
+
+/// What waits for room in the transport. Entries name their call, so that what is over by then is skipped.
+#[derive(Debug)]
+enum Ready {
+    Call(CallId),
+    Answer(RequestId),
+    Update { reference: Id, payload: Payload },
+}
+
+/// What a queued message counts for beyond its payload, in bytes: so that many small ones are bounded too.
+const MESSAGE_COST: usize = 128;
+
+/// A deadline belongs to one of the two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Out(CallId),
+    In(RequestId),
+}
+
+/// All calls of one connection, in both directions.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    limits: CallLimits,
+    /// What the peer lets us have open at once.
+    peer_max_calls: usize,
+    /// The largest message that the peer takes, in bytes.
+    peer_max_message: usize,
+    outbound: slab::Slab<Outbound>,
+    inbound: slab::Slab<Inbound>,
+    deadlines: BTreeSet<(Instant, Timer)>,
+    /// What waits, each with the bytes that it counts for.
+    ready: VecDeque<(usize, Ready)>,
+    /// Bytes waiting in `ready`.
+    queued_bytes: usize,
+    /// Calls of ours that were sent and then given up. Bounded: they are sent ahead of new calls.
+    cancels: VecDeque<Id>,
+    /// Openings of the peer that were refused. Bounded by the budget's capacity.
+    refusals: VecDeque<(Kind, Id, Error)>,
+    /// Bytes of payload held for running requests.
+    request_bytes: usize,
+    /// Bytes of updates held for the application.
+    update_bytes: usize,
+    /// Somebody was turned away with `Blocked` and waits for `CallEvent::Capacity`.
+    starved: bool,
+    events: VecDeque<CallEvent>,
+    stats: CallStats,
+}
+
+impl Calls {
+    pub(crate) fn new(limits: CallLimits) -> Self {
+        Self {
+            limits,
+            peer_max_calls: 0,
+            peer_max_message: 0,
+            outbound: slab::Slab::new(),
+            inbound: slab::Slab::new(),
+            deadlines: BTreeSet::new(),
+            ready: VecDeque::new(),
+            queued_bytes: 0,
+            cancels: VecDeque::new(),
+            refusals: VecDeque::new(),
+            request_bytes: 0,
+            update_bytes: 0,
+            starved: false,
+            events: VecDeque::new(),
+            stats: CallStats::default(),
+        }
+    }
+
+    /// The handshake is done: from now on calls may be made, within the peer's limits.
+    pub(crate) fn start(&mut self, peer_max_calls: u32, peer_max_message: u32) {
+        self.peer_max_calls = peer_max_calls as usize;
+        self.peer_max_message = peer_max_message as usize;
+        self.relieve();
+    }
+
+    /// A message of type call came.
+    pub(crate) fn handle(
+        &mut self,
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ConnectionError> {
+        let Some(reference) = envelope.reference else { return self.handle_request(envelope, frame, cx) };
+        match (cx.open.get(reference), envelope.target) {
+            (None, _) => self.stats.late += 1,
+            (Some(Entity::CallOut(slot)), None) => self.handle_response(slot, envelope, frame, cx),
+            (Some(Entity::CallOut(slot)), Some(verb::UPDATE)) => {
+                self.handle_outbound_update(slot, envelope, frame)
+            }
+            (Some(Entity::CallIn(slot)), Some(verb::UPDATE)) => {
+                self.handle_inbound_update(slot, envelope, frame)
+            }
+            (Some(Entity::CallIn(slot)), Some(verb::CANCEL)) => {
+                self.charge(cx)?;
+                self.handle_cancel(slot, cx);
+            }
+            (Some(_), None | Some(verb::CANCEL)) => return Err(Violation::WrongRole(reference).into()),
+            (Some(_), Some(_)) => self.stats.late += 1,
+        }
+        Ok(())
+    }
+
+    /// Answers an opening of the peer with an error, without having acted on it (§5.16).
+    pub(crate) fn refuse(
+        &mut self,
+        kind: Kind,
+        id: Id,
+        error: Error,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ConnectionError> {
+        self.charge(cx)?;
+        if self.refusals.len() >= self.limits.misuse_capacity as usize {
+            return Err(Violation::Flood.into());
+        }
+        self.stats.refused += 1;
+        self.refusals.push_back((kind, id, error.with_processed(false)));
+        Ok(())
+    }
+
+    fn charge(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
+        if cx.budget.spend(cx.now) { Ok(()) } else { Err(Violation::Flood.into()) }
+    }
+
+    /// The next message to encode: cancels and refusals, then calls, answers and updates in the order they came.
+    pub(crate) fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if let Some(reference) = self.cancels.pop_front() {
+            let id = cx.ids.next(cx.now);
+            return Some(Outgoing::new(Kind::Call, id, Some(reference), Target::Verb(verb::CANCEL)));
+        }
+        if let Some((kind, reference, error)) = self.refusals.pop_front() {
+            return Some(refusal(kind, cx.ids.next(cx.now), reference, error));
+        }
+        loop {
+            let (bytes, ready) = self.ready.pop_front()?;
+            self.queued_bytes -= bytes;
+            let outgoing = match ready {
+                Ready::Call(call) => self.send_call(call, cx),
+                Ready::Answer(request) => self.send_answer(request, cx),
+                Ready::Update { reference, payload } => send_update(reference, payload, cx),
+            };
+            self.relieve();
+            if outgoing.is_some() {
+                return outgoing;
+            }
+        }
+    }
+
+    pub(crate) fn wants_transmit(&self) -> bool {
+        !self.ready.is_empty() || !self.cancels.is_empty() || !self.refusals.is_empty()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, open: &mut OpenIds) {
+        while let Some((at, timer)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            match timer {
+                Timer::Out(call) => self.expire_call(call, open),
+                Timer::In(request) => self.expire_request(request),
+            }
+        }
+    }
+
+    /// The next event. A response frees its call's slot only now, so that the peer's limit on calls also bounds
+    /// the responses that nobody has taken.
+    pub(crate) fn poll_event(&mut self) -> Option<CallEvent> {
+        let mut event = self.events.pop_front()?;
+        match &mut event {
+            CallEvent::Response { call, updates, .. } => *updates = self.free_call(*call),
+            CallEvent::Updated(call) => self.announced(*call),
+            CallEvent::RequestUpdated(request) => self.request_announced(*request),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// The connection is over: every call of ours fails, every request of the peer is withdrawn.
+    pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        for call in
+            self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id }).collect::<VecDeque<_>>()
+        {
+            let Some(sent) = self.outbound.get(call.slot).and_then(Outbound::in_flight) else { continue };
+            self.finish_call(call, Err(why.call_error(sent)), open);
+        }
+        let requests = self.inbound.iter().map(|(slot, request)| RequestId { slot, id: request.id });
+        for request in requests.collect::<VecDeque<_>>() {
+            self.withdraw(request, Withdrawn::ConnectionLost, open);
+        }
+        self.ready.clear();
+        self.cancels.clear();
+        self.refusals.clear();
+        self.deadlines.clear();
+        self.queued_bytes = 0;
+        self.starved = false;
+    }
+
+    pub(crate) fn stats(&self) -> CallStats {
+        self.stats
+    }
+
+    /// Calls of ours that have no outcome yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.outbound.len()
+    }
+
+    /// Calls of the peer whose slots are taken.
+    pub(crate) fn running(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// Tells whoever was turned away that there is room again.
+    fn relieve(&mut self) {
+        if self.starved && self.has_room() && self.outbound.len() < self.peer_max_calls {
+            self.starved = false;
+            self.events.push_back(CallEvent::Capacity);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.queued_bytes < self.limits.send_buffer
+    }
+
+    fn enqueue(&mut self, payload_len: usize, ready: Ready) {
+        let bytes = payload_len + MESSAGE_COST;
+        self.queued_bytes += bytes;
+        self.ready.push_back((bytes, ready));
+    }
+
+    /// Takes back what waits for a call that is over. Walks the queue, which is short unless the transport stalls;
+    /// a peer can cause it only by cancelling, for which it has a budget.
+    fn take_back(&mut self, over: impl Fn(&Ready) -> bool) {
+        let queued_bytes = &mut self.queued_bytes;
+        self.ready.retain(|(bytes, ready)| {
+            let keep = !over(ready);
+            *queued_bytes -= if keep { 0 } else { *bytes };
+            keep
+        });
+        self.relieve();
+    }
+}
+
+/// An update on its way out, unless its call is over by now.
+fn send_update(reference: Id, payload: Payload, cx: &mut Context<'_>) -> Option<Outgoing> {
+    if !cx.open.contains(reference) {
+        return None;
+    }
+    let id = cx.ids.next(cx.now);
+    Some(Outgoing::new(Kind::Call, id, Some(reference), Target::Verb(verb::UPDATE)).with_payload(payload))
+}
+
+/// The answer that refuses an opening, in the form that its type calls for (§5.16).
+fn refusal(kind: Kind, id: Id, reference: Id, error: Error) -> Outgoing {
+    let target = match kind {
+        Kind::Stream => Target::Verb(verb::END),
+        Kind::Message => Target::Verb(verb::NACK),
+        _ => Target::Null,
+    };
+    Outgoing::new(kind, id, Some(reference), target).with_result(Err(error))
+}
+
+/// Whole milliseconds, rounded up: a deadline is never announced earlier than it is.
+fn ceil_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+/// The error of a deadline that passed.
+fn deadline_exceeded() -> Error {
+    Error::new(Code::DEADLINE_EXCEEDED, "the deadline passed")
+}

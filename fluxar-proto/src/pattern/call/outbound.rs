@@ -1,0 +1,244 @@
+//! The calls that we make (§10.10).
+//!
+//! ```text
+//!            sent                 response, error, deadline, connection lost
+//!  QUEUED ---------> SENT ----------------------------------------------> DONE ----> (slot free)
+//!    |                 |                                                        outcome taken
+//!    |                 | cancel: `cancel` is sent, what still comes is late
+//!    +--------+--------+---------------------------------------------------------> (slot free)
+//!      cancel: nothing is sent;
+//!      deadline, connection lost: DONE, certainly not processed
+//! ```
+
+use alloc::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::updates::Updates;
+use super::{
+    CallError, CallEvent, CallId, CallOptions, Calls, Context, Gone, Ready, Text, Timer, UpdateError,
+    ceil_ms, deadline_exceeded,
+};
+use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
+use crate::pattern::{Entity, OpenIds, Outgoing, Target};
+use crate::time::Instant;
+
+/// The longest method name, in bytes (§5.8).
+const MAX_METHOD: usize = 255;
+
+/// What an envelope of a call has at most, beyond method, metadata and payload.
+const ENVELOPE_COST: usize = 80;
+
+/// What an update costs beyond its payload.
+const UPDATE_COST: usize = 48;
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) id: Id,
+    state: State,
+    deadline: Option<Instant>,
+    updates: Updates,
+}
+
+#[derive(Debug)]
+enum State {
+    Queued {
+        method: Text,
+        meta: Bytes,
+        payload: Payload,
+    },
+    Sent,
+    /// The outcome is in the event queue.
+    Done,
+}
+
+impl Outbound {
+    /// Whether the call, which has no outcome yet, was sent; `None` where it has one.
+    pub(super) fn in_flight(&self) -> Option<bool> {
+        match self.state {
+            State::Queued { .. } => Some(false),
+            State::Sent => Some(true),
+            State::Done => None,
+        }
+    }
+}
+
+impl Calls {
+    /// Makes a call; it is sent when the transport has room.
+    pub(crate) fn open(
+        &mut self,
+        method: &str,
+        payload: Payload,
+        options: CallOptions,
+        cx: &mut Context<'_>,
+    ) -> Result<CallId, CallError> {
+        self.check(method, &payload, &options)?;
+        if self.outbound.len() >= self.peer_max_calls || !self.has_room() {
+            self.starved = true;
+            return Err(CallError::Blocked);
+        }
+        let id = cx.ids.next(cx.now);
+        let deadline = options.timeout.map(|timeout| cx.now + timeout);
+        let len = payload.len();
+        let state = State::Queued { method: Text::from(method), meta: options.meta, payload };
+        let slot = self.outbound.insert(Outbound { id, state, deadline, updates: Updates::default() });
+        let call = CallId { slot, id };
+        self.enqueue(len, Ready::Call(call));
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, Timer::Out(call)));
+        }
+        self.stats.made += 1;
+        Ok(call)
+    }
+
+    fn check(&self, method: &str, payload: &Payload, options: &CallOptions) -> Result<(), CallError> {
+        if method.len() > MAX_METHOD {
+            return Err(CallError::MethodTooLong);
+        }
+        if !options.meta.is_empty() {
+            let meta = Meta::decode(&options.meta).map_err(|error| CallError::BadMeta(Some(error)))?;
+            if meta.get(key::TIMEOUT_MS).is_some() {
+                return Err(CallError::BadMeta(None));
+            }
+        }
+        let len = method.len() + options.meta.len() + payload.len() + ENVELOPE_COST;
+        // Before the handshake nobody knows; then the call is `Blocked` anyway.
+        if self.peer_max_calls > 0 && len > self.peer_max_message {
+            return Err(CallError::TooLarge { len, limit: self.peer_max_message });
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_call(&mut self, call: CallId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
+        let State::Queued { method, meta, payload } = core::mem::replace(&mut out.state, State::Sent) else {
+            return None;
+        };
+        cx.open.insert(call.id, Entity::CallOut(call.slot));
+        let mut outgoing =
+            Outgoing::new(Kind::Call, call.id, None, Target::Address(method)).with_payload(payload);
+        outgoing.meta = meta;
+        // What is left is counted now and not when the call was made: waiting in our queue was part of it (§10.5).
+        outgoing.timeout_ms = out.deadline.map(|at| ceil_ms(at - cx.now));
+        Some(outgoing)
+    }
+
+    pub(super) fn handle_response(
+        &mut self,
+        slot: usize,
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(out) = self.outbound.get(slot) else { return };
+        let call = CallId { slot, id: out.id };
+        let result = match &envelope.error {
+            Some(error) => Err(Error::from(*error)),
+            None => Ok(Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()))),
+        };
+        self.finish_call(call, result, cx.open);
+    }
+
+    pub(super) fn handle_outbound_update(&mut self, slot: usize, envelope: &Envelope<'_>, frame: &Bytes) {
+        let Some(out) = self.outbound.get_mut(slot) else { return };
+        let payload = Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()));
+        let limits = &self.limits;
+        let held = &mut self.update_bytes;
+        let admitted = out.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
+        self.stats.updates_dropped += admitted.dropped;
+        if admitted.announce {
+            self.events.push_back(CallEvent::Updated(CallId { slot, id: out.id }));
+        }
+    }
+
+    /// Gives a call up: its outcome is no longer wanted, and none is reported.
+    pub(crate) fn cancel(&mut self, call: CallId, cx: &mut Context<'_>) -> Result<(), Gone> {
+        let out = self.outbound.get(call.slot).filter(|out| out.id == call.id).ok_or(Gone)?;
+        let sent = out.in_flight().ok_or(Gone)?;
+        self.give_up(call, sent, cx.open);
+        self.free_call(call);
+        Ok(())
+    }
+
+    /// The deadline passed on our own clock (§10.5).
+    pub(super) fn expire_call(&mut self, call: CallId, open: &mut OpenIds) {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id);
+        let Some((out, sent)) = out.and_then(|out| out.in_flight().map(|sent| (out, sent))) else { return };
+        out.deadline = None;
+        self.give_up(call, sent, open);
+        let error = if sent { deadline_exceeded() } else { deadline_exceeded().with_processed(false) };
+        self.finish_call(call, Err(error), open);
+    }
+
+    /// Tells the callee where it knows of the call; takes the call back where it does not.
+    fn give_up(&mut self, call: CallId, sent: bool, open: &mut OpenIds) {
+        open.remove(call.id);
+        if sent {
+            self.cancels.push_back(call.id);
+        } else {
+            self.take_back(|ready| matches!(ready, Ready::Call(queued) if *queued == call));
+        }
+    }
+
+    /// The call has its outcome. The slot stays taken until the application has taken that.
+    pub(super) fn finish_call(&mut self, call: CallId, result: Result<Payload, Error>, open: &mut OpenIds) {
+        let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id) else { return };
+        out.state = State::Done;
+        if let Some(at) = out.deadline.take() {
+            self.deadlines.remove(&(at, Timer::Out(call)));
+        }
+        open.remove(call.id);
+        self.events.push_back(CallEvent::Response { call, result, updates: VecDeque::new() });
+    }
+
+    /// Frees the slot; returns the updates that the application has not taken.
+    pub(super) fn free_call(&mut self, call: CallId) -> VecDeque<Payload> {
+        if self.outbound.get(call.slot).is_none_or(|out| out.id != call.id) {
+            return VecDeque::new();
+        }
+        let mut out = self.outbound.remove(call.slot);
+        if let Some(at) = out.deadline {
+            self.deadlines.remove(&(at, Timer::Out(call)));
+        }
+        let updates = out.updates.clear(&mut self.update_bytes);
+        self.relieve();
+        updates
+    }
+
+    /// Sends an update to the callee of an open call.
+    pub(crate) fn update_call(&mut self, call: CallId, payload: Payload) -> Result<(), UpdateError> {
+        let out = self.outbound.get(call.slot).filter(|out| out.id == call.id).ok_or(UpdateError::Gone)?;
+        out.in_flight().ok_or(UpdateError::Gone)?;
+        self.queue_update(call.id, payload)
+    }
+
+    pub(super) fn queue_update(&mut self, reference: Id, payload: Payload) -> Result<(), UpdateError> {
+        if payload.len() + UPDATE_COST > self.peer_max_message {
+            return Err(UpdateError::TooLarge);
+        }
+        if !self.has_room() {
+            self.starved = true;
+            return Err(UpdateError::Blocked);
+        }
+        self.enqueue(payload.len(), Ready::Update { reference, payload });
+        Ok(())
+    }
+
+    /// The oldest update from the callee that the application has not taken.
+    pub(crate) fn poll_update(&mut self, call: CallId) -> Option<Payload> {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
+        out.updates.take(&mut self.update_bytes)
+    }
+
+    pub(super) fn announced(&mut self, call: CallId) {
+        if let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id) {
+            out.updates.delivered();
+        }
+    }
+}
+
+/// What a peer gets that is sent a response larger than it takes.
+pub(super) fn too_large(len: usize, limit: usize) -> Error {
+    let message = alloc::format!("a response of {len} bytes, where the caller takes {limit}");
+    Error::new(Code::MESSAGE_TOO_LARGE, message).with_processed(true)
+}

@@ -1,0 +1,72 @@
+//! What is open in a session, by the id that opened it (§5.5).
+
+use core::hash::{BuildHasher, Hasher};
+
+use siphasher::sip::SipHasher13;
+
+use crate::message::Id;
+use crate::session::IdSource;
+
+/// What an id refers to. Both sides' openings share one name space: no id may be open twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entity {
+    /// A call that we made, by its slot.
+    CallOut(usize),
+    /// A call that the peer made, by its slot.
+    CallIn(usize),
+}
+
+/// The peer chooses half of the keys, so the hash is keyed with randomness of this connection.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedHash(u64, u64);
+
+impl BuildHasher for KeyedHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+/// Finds what a `ref` refers to.
+#[derive(Debug)]
+pub(crate) struct OpenIds {
+    entities: hashbrown::HashMap<IdKey, Entity, KeyedHash>,
+}
+
+/// An id, hashed in one step.
+#[derive(Debug, PartialEq, Eq)]
+struct IdKey(Id);
+
+impl core::hash::Hash for IdKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+    }
+}
+
+impl OpenIds {
+    pub(crate) fn new(ids: &mut IdSource) -> Self {
+        let (k0, k1) = ids.hash_key();
+        Self { entities: hashbrown::HashMap::with_hasher(KeyedHash(k0, k1)) }
+    }
+
+    pub(crate) fn get(&self, id: Id) -> Option<Entity> {
+        self.entities.get(&IdKey(id)).copied()
+    }
+
+    pub(crate) fn contains(&self, id: Id) -> bool {
+        self.entities.contains_key(&IdKey(id))
+    }
+
+    pub(crate) fn insert(&mut self, id: Id, entity: Entity) {
+        self.entities.insert(IdKey(id), entity);
+    }
+
+    pub(crate) fn remove(&mut self, id: Id) {
+        self.entities.remove(&IdKey(id));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entities.clear();
+    }
+}

@@ -1,0 +1,227 @@
+//! What ends a connection.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+
+use crate::frame::FrameError;
+use crate::message::{Code, DecodeError, Error, Id};
+
+/// Why a connection ended. Once a connection has one, every later call returns the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer sent a frame with an impossible length (§3.1).
+    Frame(FrameError),
+    /// The peer sent bytes that are not an envelope (§5.17).
+    Malformed(DecodeError),
+    /// The peer sent a hello that cannot be read, or that lacks what it must have (§6.2).
+    Hello(HelloError),
+    /// The peer did what the protocol forbids.
+    Violation(Violation),
+    /// The two sides have no protocol version in common.
+    NoCommonVersion,
+    /// The responder refused our offer, for this reason.
+    Refused(Error),
+    /// The peer closed the connection, with or without a reason.
+    ClosedByPeer(Option<Error>),
+    /// We closed the connection, with or without a reason.
+    ClosedLocally(Option<Error>),
+    /// Something that had to come did not come in time.
+    TimedOut(Timeout),
+    /// The transport ended without a `close`; `unread` bytes of an unfinished frame were left.
+    LinkLost {
+        /// Bytes of a frame whose end never came.
+        unread: usize,
+    },
+    /// The transport failed, for the reason that its driver gives.
+    Transport(String),
+}
+
+/// What did not come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Timeout {
+    /// The handshake took too long.
+    Handshake,
+    /// Nothing was received for three heartbeat intervals.
+    Heartbeat,
+    /// The transport took no bytes for too long: the peer does not read.
+    Write,
+}
+
+/// Whose doing an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator {
+    /// This side's application.
+    Local,
+    /// The peer.
+    Peer,
+    /// The transport between them.
+    Link,
+}
+
+/// What the protocol forbids, and a peer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The first message was no `hello`.
+    HelloExpected,
+    /// A `hello` after the handshake.
+    HelloRepeated,
+    /// An answer that does not refer to our offer, or picks what was not offered.
+    WrongAnswer,
+    /// An opening with the id of something that is open.
+    DuplicateId(Id),
+    /// A continuation that its sender's role does not allow.
+    WrongRole(Id),
+    /// A message of a type that always refers to something, without a `ref`.
+    MissingRef,
+    /// More cancelled or refused openings than are borne.
+    Flood,
+}
+
+/// What is wrong with a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HelloError {
+    /// Its payload is not the map that it must be.
+    Decode(DecodeError),
+    /// A required key is missing.
+    Missing(&'static str),
+    /// The value of this key is not what it must be.
+    Invalid(&'static str),
+}
+
+impl ConnectionError {
+    /// The error code that belongs to it on the wire.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Frame(FrameError::TooLong { .. }) => Code::MESSAGE_TOO_LARGE,
+            Self::Frame(FrameError::Empty) | Self::Malformed(_) | Self::Hello(_) => Code::MALFORMED,
+            Self::Violation(Violation::Flood) => Code::RESOURCE_EXHAUSTED,
+            Self::Violation(_) => Code::PROTOCOL_VIOLATION,
+            Self::NoCommonVersion => Code::UNSUPPORTED_VERSION,
+            Self::Refused(error) => error.code,
+            Self::TimedOut(Timeout::Handshake) => Code::DEADLINE_EXCEEDED,
+            Self::TimedOut(Timeout::Heartbeat | Timeout::Write) => Code::HEARTBEAT_TIMEOUT,
+            Self::ClosedByPeer(error) | Self::ClosedLocally(error) => {
+                error.as_ref().map_or(Code::UNAVAILABLE, |error| error.code)
+            }
+            Self::LinkLost { .. } | Self::Transport(_) => Code::UNAVAILABLE,
+        }
+    }
+
+    /// Whose doing it is.
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::ClosedLocally(_) => Initiator::Local,
+            Self::TimedOut(Timeout::Heartbeat | Timeout::Write)
+            | Self::LinkLost { .. }
+            | Self::Transport(_) => Initiator::Link,
+            _ => Initiator::Peer,
+        }
+    }
+
+    /// What the peer is told of it in `close`; `None` where there is nothing to tell, or nobody to hear it.
+    pub(crate) fn report(&self) -> Option<Error> {
+        match self {
+            Self::Frame(_) | Self::Malformed(_) | Self::Hello(_) | Self::Violation(_) | Self::TimedOut(_) => {
+                Some(Error::new(self.code(), self.to_string()))
+            }
+            Self::NoCommonVersion => Some(super::refused_version()),
+            _ => None,
+        }
+    }
+
+    /// What a call fails with that was open when the connection ended; `sent` says whether the transport ever
+    /// got it. What was never sent is certainly not processed, so that a retry is safe (§10.9).
+    pub fn call_error(&self, sent: bool) -> Error {
+        let error = Error::new(Code::UNAVAILABLE, self.to_string());
+        if sent { error } else { error.with_processed(false) }
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = |f: &mut fmt::Formatter<'_>, who: &str, error: &Option<Error>| match error {
+            Some(error) => write!(f, "{who}: {error}"),
+            None => f.write_str(who),
+        };
+        match self {
+            Self::Frame(error) => write!(f, "bad frame: {error}"),
+            Self::Malformed(error) => write!(f, "malformed message: {error}"),
+            Self::Hello(error) => write!(f, "bad hello: {error}"),
+            Self::Violation(error) => write!(f, "protocol violation: {error}"),
+            Self::NoCommonVersion => f.write_str("no common protocol version"),
+            Self::Refused(error) => write!(f, "connection refused: {error}"),
+            Self::ClosedByPeer(error) => closed(f, "connection closed by the peer", error),
+            Self::ClosedLocally(error) => closed(f, "connection closed", error),
+            Self::TimedOut(Timeout::Handshake) => f.write_str("the handshake timed out"),
+            Self::TimedOut(Timeout::Heartbeat) => f.write_str("the peer has gone silent"),
+            Self::TimedOut(Timeout::Write) => f.write_str("the peer does not read"),
+            Self::LinkLost { unread: 0 } => f.write_str("connection lost"),
+            Self::LinkLost { unread } => {
+                write!(f, "connection lost within a frame, after {unread} bytes of it")
+            }
+            Self::Transport(why) => write!(f, "connection lost: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HelloExpected => f.write_str("the first message must be a hello"),
+            Self::HelloRepeated => f.write_str("a hello after the handshake"),
+            Self::WrongAnswer => f.write_str("the answer does not fit the offer"),
+            Self::DuplicateId(id) => write!(f, "an opening with the id of something open, {id}"),
+            Self::WrongRole(id) => write!(f, "the sender's role does not allow this on {id}"),
+            Self::MissingRef => f.write_str("a message of this type needs a ref"),
+            Self::Flood => f.write_str("too many cancelled or refused openings"),
+        }
+    }
+}
+
+impl fmt::Display for HelloError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decode(error) => error.fmt(f),
+            Self::Missing(key) => write!(f, "`{key}` is missing"),
+            Self::Invalid(key) => write!(f, "`{key}` is invalid"),
+        }
+    }
+}
+
+impl core::error::Error for ConnectionError {}
+impl core::error::Error for Violation {}
+impl core::error::Error for HelloError {}
+
+impl From<FrameError> for ConnectionError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl From<DecodeError> for ConnectionError {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl From<HelloError> for ConnectionError {
+    fn from(error: HelloError) -> Self {
+        Self::Hello(error)
+    }
+}
+
+impl From<Violation> for ConnectionError {
+    fn from(error: Violation) -> Self {
+        Self::Violation(error)
+    }
+}
+
+impl From<DecodeError> for HelloError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}

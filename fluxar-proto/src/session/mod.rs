@@ -1,0 +1,16 @@
+//! L4, the session: handshake, limits, heartbeat, and what ends it (§6, §8).
+
+mod budget;
+mod error;
+mod heartbeat;
+mod hello;
+mod ids;
+mod limits;
+
+pub(crate) use budget::Budget;
+pub use error::{ConnectionError, HelloError, Initiator, Timeout, Violation};
+pub(crate) use heartbeat::{Due, Heartbeat};
+pub use hello::Offer;
+pub(crate) use hello::{Answer, VERSIONS, choose_version, refused_version};
+pub use ids::IdSource;
+pub use limits::Limits;
