@@ -1,1 +1,3 @@
-//! FLUXAR.
+//! FLUXAR
+#[cfg(feature = "tokio")]
+pub use fluxar_tokio::*;

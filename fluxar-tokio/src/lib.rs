@@ -1,1 +1,166 @@
-//! FLUXAR.
+//! FLUXAR on Tokio: TCP and Unix sockets.
+//!
+//! [`Server`] and [`Client`] are those of `fluxar-runtime`, on [`Tokio`]. They must be built and used within a Tokio
+//! runtime that has its I/O and time drivers enabled; the single-threaded and the multi-threaded scheduler both serve.
+//!
+//! ```
+//! use fluxar_tokio::{Client, Request, Server};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! server.handle("add", |req: Request| async move {
+//!     let (a, b): (i64, i64) = req.payload()?;
+//!     Ok(a + b)
+//! });
+//! let url = server.url();
+//! tokio::spawn(server.run());
+//!
+//! let client = Client::connect(url).build().await?;
+//! let sum: i64 = client.call("add", &(2, 40)).await?;
+//! assert_eq!(sum, 42);
+//! # Ok(())
+//! # }
+//! ```
+
+mod link;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+pub use fluxar_runtime::{
+    Address, AddressError, BindError, Call, Calling, Code, Config, ConnectError, ConnectionError, Error,
+    FromPayload, HandlerError, Initiator, IntoPayload, Item, Limits, Meta, OpenCall, Payload, Peer, PeerInfo,
+    Raw, Request, ServerHandle, Stats, Transport,
+};
+pub use link::TokioLink;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A server on Tokio.
+pub type Server = fluxar_runtime::Server<Tokio>;
+/// A server on Tokio that is about to listen.
+pub type ServerBuilder = fluxar_runtime::ServerBuilder<Tokio>;
+/// A client on Tokio.
+pub type Client = fluxar_runtime::Client<Tokio>;
+/// A client on Tokio that is about to connect.
+pub type ClientBuilder = fluxar_runtime::ClientBuilder<Tokio>;
+
+/// The Tokio runtime that the current task runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tokio;
+
+impl fluxar_runtime::Runtime for Tokio {
+    type Timer = TokioTimer;
+    type Link = TokioLink;
+    type Listener = TokioListener;
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(future);
+    }
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn timer(&self, at: Instant) -> TokioTimer {
+        TokioTimer(Box::pin(tokio::time::sleep_until(at.into())))
+    }
+
+    async fn connect(&self, address: &Address) -> io::Result<TokioLink> {
+        match address {
+            Address::Tcp { host, port } => {
+                TokioLink::tcp(TcpStream::connect((host.trim_matches(['[', ']']), *port)).await?)
+            }
+            Address::Unix { path } => Ok(TokioLink::unix(UnixStream::connect(path).await?, path)),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    async fn bind(&self, address: &Address) -> io::Result<TokioListener> {
+        match address {
+            Address::Tcp { host, port } => {
+                Ok(TokioListener::Tcp(TcpListener::bind((host.trim_matches(['[', ']']), *port)).await?))
+            }
+            Address::Unix { path } => {
+                remove_stale(path)?;
+                let listener = UnixListener::bind(path)?;
+                Ok(TokioListener::Unix { listener, path: path.clone() })
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Removes a socket file that nobody listens on any more, as a crashed server leaves it.
+fn remove_stale(path: &PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// A timer of Tokio's.
+#[derive(Debug)]
+pub struct TokioTimer(Pin<Box<tokio::time::Sleep>>);
+
+impl fluxar_runtime::Timer for TokioTimer {
+    fn reset(&mut self, at: Instant) {
+        self.0.as_mut().reset(at.into());
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A listening socket on Tokio. A Unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub enum TokioListener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix domain socket.
+    Unix {
+        /// The socket.
+        listener: UnixListener,
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+impl fluxar_runtime::Listener for TokioListener {
+    type Link = TokioLink;
+
+    async fn accept(&mut self) -> io::Result<TokioLink> {
+        match self {
+            Self::Tcp(listener) => TokioLink::tcp(poll_fn(|cx| listener.poll_accept(cx)).await?.0),
+            Self::Unix { listener, path } => {
+                Ok(TokioLink::unix(poll_fn(|cx| listener.poll_accept(cx)).await?.0, path))
+            }
+        }
+    }
+
+    fn local_address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|at| {
+                let host = if at.is_ipv6() { format!("[{}]", at.ip()) } else { at.ip().to_string() };
+                Address::Tcp { host, port: at.port() }
+            }),
+            Self::Unix { path, .. } => Ok(Address::Unix { path: path.clone() }),
+        }
+    }
+}
+
+impl Drop for TokioListener {
+    fn drop(&mut self) {
+        if let Self::Unix { path, .. } = self {
+            std::fs::remove_file(path).ok();
+        }
+    }
+}

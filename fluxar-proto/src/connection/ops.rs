@@ -28,6 +28,17 @@ impl Connection {
         calls.open(method, payload, options, &mut Context { now, ids, open, budget })
     }
 
+    /// How many calls may be made now before one is [`Blocked`](CallError::Blocked).
+    pub fn call_room(&self) -> usize {
+        self.calls.room()
+    }
+
+    /// Asks for a [`CallEvent::Capacity`](crate::CallEvent::Capacity) when room comes up next, as a `Blocked` does: for
+    /// drivers that keep a queue of their own and have served only its head.
+    pub fn want_capacity(&mut self) {
+        self.calls.want_capacity();
+    }
+
     /// Gives a call up: tells the callee, if it knows of the call, and reports no outcome (§10.4).
     ///
     /// # Errors
@@ -112,6 +123,12 @@ impl Connection {
             _ => self.closing(now, error.clone(), true),
         };
         self.finish(ConnectionError::ClosedLocally(error));
+    }
+
+    /// How many calls are under way, in both directions: what a driver decides by whether it pays to wait for more
+    /// before it writes.
+    pub fn in_flight(&self) -> usize {
+        self.calls.in_flight() + self.calls.running()
     }
 
     /// Whether the handshake is not done yet.

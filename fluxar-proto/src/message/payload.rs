@@ -54,6 +54,19 @@ impl Payload {
         }
     }
 
+    /// Builds a map from pairs whose keys the caller keeps unique: metadata, say.
+    #[must_use]
+    pub fn map<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, Item<'a>)>) -> Self {
+        Self::build(|out| {
+            out.map(pairs.len() as u64)?;
+            for (key, value) in pairs {
+                out.str(key)?;
+                out.writer_mut().extend_from_slice(value.as_bytes());
+            }
+            Ok(())
+        })
+    }
+
     /// Null.
     #[must_use]
     pub const fn null() -> Self {

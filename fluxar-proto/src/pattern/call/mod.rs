@@ -259,9 +259,17 @@ impl Calls {
         self.inbound.len()
     }
 
+    pub(crate) fn room(&self) -> usize {
+        if self.has_room() { self.peer_max_calls.saturating_sub(self.outbound.len()) } else { 0 }
+    }
+
+    pub(crate) fn want_capacity(&mut self) {
+        self.starved = true;
+    }
+
     /// Tells whoever was turned away that there is room again.
     fn relieve(&mut self) {
-        if self.starved && self.has_room() && self.outbound.len() < self.peer_max_calls {
+        if self.starved && self.room() > 0 {
             self.starved = false;
             self.events.push_back(CallEvent::Capacity);
         }

@@ -1,0 +1,257 @@
+//! Calls, as their caller sees them.
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fluxar_proto::{CallId, CallOptions, Code, Error, Payload};
+
+use crate::payload::{FromPayload, IntoPayload};
+use crate::request::update_error;
+use crate::shared::Shared;
+use crate::turn::Turn;
+
+/// A call that is about to be made; `.await` makes it and gives its outcome.
+///
+/// ```no_run
+/// # async fn doc(peer: fluxar_runtime::Peer) -> Result<(), fluxar_runtime::Error> {
+/// use std::time::Duration;
+///
+/// let user: String = peer.call("users.name", &42).await?;
+/// let user: String = peer.call("users.name", &42).timeout(Duration::from_millis(200)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels the call: a callee that already has it is told to stop, one that has not never gets it.
+#[must_use = "a call is made when it is awaited"]
+pub struct Call<'a, T> {
+    shared: &'a Arc<Shared>,
+    method: &'a str,
+    payload: Result<Payload, Error>,
+    timeout: Option<Duration>,
+    meta: Vec<(String, Result<Payload, Error>)>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: FromPayload> Call<'a, T> {
+    pub(crate) fn new(shared: &'a Arc<Shared>, method: &'a str, payload: Result<Payload, Error>) -> Self {
+        let timeout = shared.call_timeout();
+        Self { shared, method, payload, timeout, meta: Vec::new(), output: PhantomData }
+    }
+
+    /// Gives the call up after `timeout`, on both sides: the callee learns how long it has (§10.5).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Adds metadata that the callee can read, as `traceparent`.
+    pub fn meta(mut self, key: impl Into<String>, value: &(impl IntoPayload + ?Sized)) -> Self {
+        self.meta.push((key.into(), value.to_payload()));
+        self
+    }
+
+    /// Makes the call and leaves it open, for updates both ways. Waits while as many calls are open as the peer allows.
+    ///
+    /// # Errors
+    ///
+    /// Where the call could not be made; nothing was sent then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, no call was made.
+    pub async fn start(self) -> Result<OpenCall<T>, Error> {
+        let mut begun = self.begin();
+        poll_fn(|cx| begun.poll_start(cx)).await
+    }
+
+    fn begin(self) -> Unsent<'a, T> {
+        let made = self.payload.and_then(|payload| {
+            let mut options = CallOptions::new().with_meta(encode(self.meta)?);
+            options.timeout = self.timeout;
+            Ok((payload, options))
+        });
+        let turn = Turn::new(self.shared.clone());
+        Unsent { method: self.method, made: Some(made), turn, output: PhantomData }
+    }
+}
+
+impl<'a, T: FromPayload> IntoFuture for Call<'a, T> {
+    type Output = Result<T, Error>;
+    type IntoFuture = Calling<'a, T>;
+
+    fn into_future(self) -> Calling<'a, T> {
+        Calling(State::Unsent(self.begin()))
+    }
+}
+
+/// Metadata as one map; empty where there is none. That keys are unique is checked where the call is made.
+fn encode(pairs: Vec<(String, Result<Payload, Error>)>) -> Result<Bytes, Error> {
+    if pairs.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let pairs = pairs.into_iter().map(|(key, value)| value.map(|value| (key, value)));
+    let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+    Ok(Payload::map(pairs.iter().map(|(key, value)| (key.as_str(), value.as_item()))).into_bytes())
+}
+
+/// A call that waits for room.
+struct Unsent<'a, T> {
+    method: &'a str,
+    made: Option<Result<(Payload, CallOptions), Error>>,
+    turn: Turn,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> Unsent<'_, T> {
+    fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<OpenCall<T>, Error>> {
+        let (payload, options) = match self.made.take() {
+            Some(Ok(made)) => made,
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            None => return Poll::Pending,
+        };
+        match self.turn.poll_call(cx, self.method, &payload, &options) {
+            Poll::Ready(Ok(call)) => Poll::Ready(Ok(OpenCall::new(self.turn.shared().clone(), call))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.made = Some(Ok((payload, options)));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// The future of a [`Call`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Calling<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Unsent(Unsent<'a, T>),
+    Open(OpenCall<T>),
+}
+
+impl<T: FromPayload> Future for Calling<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Unsent(unsent) = &mut self.0 {
+            match unsent.poll_start(cx) {
+                // Its waker is registered; nothing can have come before the driver has run.
+                Poll::Ready(Ok(open)) => self.0 = State::Open(open),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+            return Poll::Pending;
+        }
+        match &mut self.0 {
+            State::Open(open) => Pin::new(open).poll(cx),
+            State::Unsent(_) => Poll::Pending,
+        }
+    }
+}
+
+/// A call that is open: a future of its outcome, and a channel for updates.
+///
+/// ```no_run
+/// # async fn doc(peer: fluxar_runtime::Peer) -> Result<(), fluxar_runtime::Error> {
+/// let mut call = peer.call::<u64>("index.rebuild", &()).start().await?;
+/// while let Some(percent) = call.next_update::<u8>().await {
+///     println!("{} %", percent?);
+/// }
+/// println!("{} documents", call.await?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the call.
+pub struct OpenCall<T> {
+    shared: Arc<Shared>,
+    /// None once the outcome was taken.
+    call: Option<CallId>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> OpenCall<T> {
+    fn new(shared: Arc<Shared>, call: CallId) -> Self {
+        Self { shared, call: Some(call), output: PhantomData }
+    }
+
+    /// The next update from the callee; `None` once the outcome is there and no update is left. Updates are kept for a
+    /// slow caller only up to a limit, then the oldest go (§10.3).
+    ///
+    /// # Errors
+    ///
+    /// Where the update is not a `U`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, no update is lost.
+    pub async fn next_update<U: FromPayload>(&mut self) -> Option<Result<U, Error>> {
+        let update = poll_fn(|cx| self.poll_update(cx)).await?;
+        Some(U::from_payload(&update))
+    }
+
+    fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Payload>> {
+        match self.call {
+            Some(call) => self.shared.poll_update(cx, call),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Sends an update to the callee. Waits while too much is queued (§10.3).
+    ///
+    /// # Errors
+    ///
+    /// `cancelled` where the call has its outcome already; `message_too_large`; or the value's own serialization.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn update(&mut self, value: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
+        let payload = value.to_payload()?;
+        let Some(call) = self.call else { return Err(update_error(fluxar_proto::UpdateError::Gone)) };
+        let mut turn = Turn::new(self.shared.clone());
+        let send = poll_fn(|cx| turn.poll_update(cx, |connection| connection.update(call, payload.clone())));
+        send.await.map_err(update_error)
+    }
+}
+
+impl<T: FromPayload> Future for OpenCall<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(call) = self.call else { return Poll::Pending };
+        let outcome = std::task::ready!(self.shared.poll_outcome(cx, call));
+        self.call = None;
+        Poll::Ready(outcome.result.and_then(|payload| {
+            // The callee did its part; that we cannot read its answer makes no retry safe.
+            T::from_payload(&payload)
+                .map_err(|error| Error::new(Code::INTERNAL, format!("bad response: {}", error.message)))
+                .map_err(|error| error.with_processed(true))
+        }))
+    }
+}
+
+impl<T> Drop for OpenCall<T> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.shared.cancel(call);
+        }
+    }
+}
+
+impl<T> fmt::Debug for OpenCall<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenCall").field(&self.call).finish()
+    }
+}

@@ -1,0 +1,201 @@
+//! The side that dials.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::ops::Deref;
+
+use bytes::BytesMut;
+use fluxar_proto::{Connection, ConnectionError};
+
+use crate::address::{Address, AddressError, Transport};
+use crate::clock::Clock;
+use crate::driver::Driver;
+use crate::handler::{HandlerError, Router};
+use crate::payload::IntoPayload;
+use crate::peer::Peer;
+use crate::request::Request;
+use crate::runtime::{Link, Runtime};
+use crate::settings::{Settings, setters};
+use crate::shared::Shared;
+
+/// A connection that this side has dialled. It is a [`Peer`] that also can be called back; once it is dropped, the
+/// connection is closed.
+pub struct Client<R: Runtime> {
+    peer: Peer,
+    router: Router,
+    runtime: R,
+}
+
+impl<R: Runtime + Default> Client<R> {
+    /// Begins to connect to `url`: `tcp://host:port`, `unix:///path`; a bare `host:port` means TCP.
+    pub fn connect(url: impl Into<String>) -> ClientBuilder<R> {
+        ClientBuilder::new(R::default(), url)
+    }
+}
+
+impl<R: Runtime> Client<R> {
+    /// Runs `handler` when the server calls `method`. A later one for the same method takes its place. What the server
+    /// may call from the first moment on is better registered with [`ClientBuilder::handle`].
+    pub fn handle<F, Fut, T>(&self, method: &str, handler: F)
+    where
+        F: Fn(Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        self.router.handle(self.runtime.clone(), method, handler);
+    }
+
+    /// The connection without its owner: does not close when it is dropped.
+    pub fn peer(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl<R: Runtime> Deref for Client<R> {
+    type Target = Peer;
+
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl<R: Runtime> Drop for Client<R> {
+    fn drop(&mut self) {
+        self.peer.close();
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Client<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("remote", &self.peer.remote()).finish_non_exhaustive()
+    }
+}
+
+/// A client that is about to connect.
+#[must_use = "a client connects when it is built"]
+pub struct ClientBuilder<R: Runtime> {
+    runtime: R,
+    url: String,
+    transport: Option<Transport>,
+    settings: Settings,
+    router: Router,
+}
+
+impl<R: Runtime> ClientBuilder<R> {
+    /// As [`Client::connect`], on a runtime that has no default.
+    pub fn new(runtime: R, url: impl Into<String>) -> Self {
+        let (settings, router) = (Settings::default(), Router::default());
+        Self { runtime, url: url.into(), transport: None, settings, router }
+    }
+
+    setters!();
+
+    /// Insists on a transport: an address of another one is an error.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Connects and shakes hands.
+    ///
+    /// # Errors
+    ///
+    /// Where the address is bad, nobody answers there, or the handshake fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the connection is closed.
+    pub async fn build(self) -> Result<Client<R>, ConnectError> {
+        let address: Address = self.url.parse()?;
+        if self.transport.is_some_and(|wanted| wanted != address.transport()) {
+            return Err(ConnectError::WrongTransport(address));
+        }
+        let clock = Clock::new(&self.runtime);
+        let ids = clock.ids().map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?;
+        // The handshake timeout covers dialling too: a host that never answers must not take longer than one that does.
+        let dialled = dial(&self.runtime, &address, self.settings.config.handshake_timeout).await;
+        let link = dialled.map_err(|error| ConnectError::Io(address, error))?;
+        let connection = Connection::initiate(self.settings.config.clone(), clock.now(), ids);
+        let remote = link.remote();
+        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
+        let write_timeout = self.settings.write_timeout;
+        let driver = Driver::new(
+            &self.runtime,
+            link,
+            shared.clone(),
+            self.router.clone(),
+            write_timeout,
+            BytesMut::new(),
+        );
+        self.runtime.spawn(driver);
+        let client = Client { peer: Peer::new(shared.clone()), router: self.router, runtime: self.runtime };
+        poll_fn(|cx| shared.poll_established(cx)).await?;
+        Ok(client)
+    }
+}
+
+async fn dial<R: Runtime>(
+    runtime: &R,
+    address: &Address,
+    timeout: std::time::Duration,
+) -> std::io::Result<R::Link> {
+    use crate::runtime::Timer;
+    let mut timer = runtime.timer(runtime.now() + timeout);
+    let mut dialling = std::pin::pin!(runtime.connect(address));
+    poll_fn(|cx| {
+        if let std::task::Poll::Ready(result) = dialling.as_mut().poll(cx) {
+            return std::task::Poll::Ready(result);
+        }
+        timer.poll_expired(cx).map(|()| Err(std::io::ErrorKind::TimedOut.into()))
+    })
+    .await
+}
+
+impl<R: Runtime> fmt::Debug for ClientBuilder<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// Why a client could not connect.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL is no address that this build understands.
+    Address(AddressError),
+    /// The address is not of the transport asked for.
+    WrongTransport(Address),
+    /// Nobody could be reached there.
+    Io(Address, std::io::Error),
+    /// The handshake failed.
+    Handshake(ConnectionError),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(error) => error.fmt(f),
+            Self::WrongTransport(address) => write!(f, "{address} is not of the transport asked for"),
+            Self::Io(address, error) => write!(f, "{address}: {error}"),
+            Self::Handshake(error) => write!(f, "the handshake failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<AddressError> for ConnectError {
+    fn from(error: AddressError) -> Self {
+        Self::Address(error)
+    }
+}
+
+impl From<ConnectionError> for ConnectError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Handshake(error)
+    }
+}
+
+fn io_error(error: &getrandom::Error) -> std::io::Error {
+    std::io::Error::other(format!("no randomness: {error}"))
+}

@@ -1,0 +1,355 @@
+//! The driver: the one task of a connection that reads, writes and keeps time.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::ops::Add;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use fluxar_proto::frame;
+use fluxar_proto::{ConnectionError, Instant, Timeout, TransmitBuf};
+
+use crate::handler::Router;
+use crate::runtime::{Link, Runtime, Timer};
+use crate::shared::{Chores, Shared};
+
+/// How much is read at once, at most, in bytes.
+const READ_MAX: usize = 64 << 10;
+
+/// How much is read at once from a connection that says little, in bytes.
+const READ_MIN: usize = 4 << 10;
+
+/// How many pieces one vectored write takes.
+const PIECES: usize = 64;
+
+/// How often a poll reads and writes before it lets other tasks run.
+const ROUNDS: usize = 16;
+
+/// How long a closed connection tries to write what is left.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long a closed connection waits for the peer to close too, so that what we said last still arrives.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of what still comes is read meanwhile, in bytes.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Drives one connection over one link, to its end.
+pub(crate) struct Driver<R: Runtime> {
+    link: R::Link,
+    shared: Arc<Shared>,
+    router: Router,
+    write_timeout: Duration,
+    input: BytesMut,
+    read_size: usize,
+    out: TransmitBuf,
+    /// Nothing more will be read.
+    read_closed: bool,
+    /// The last poll yielded before writing.
+    corked: bool,
+    /// Since when the connection is closed.
+    closed: Option<Instant>,
+    /// Since when the transport has taken nothing of what waits.
+    stalled: Option<Instant>,
+    timer: R::Timer,
+    armed: Option<Instant>,
+    chores: Chores,
+    ending: Ending,
+}
+
+/// How the link ends.
+enum Ending {
+    NotYet,
+    /// All is written; the output is being closed.
+    ShuttingDown(Instant),
+    /// Waiting for the peer to close: closing before everything was read would destroy what is on its way to the peer.
+    Lingering {
+        until: Instant,
+        budget: usize,
+    },
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(crate) fn new(
+        runtime: &R,
+        link: R::Link,
+        shared: Arc<Shared>,
+        router: Router,
+        write_timeout: Duration,
+        input: BytesMut,
+    ) -> Self {
+        let now = shared.clock().now();
+        Self {
+            timer: runtime.timer(shared.clock().to_runtime(now)),
+            armed: Some(now),
+            link,
+            shared,
+            router,
+            write_timeout,
+            input,
+            read_size: READ_MIN,
+            out: TransmitBuf::new(),
+            read_closed: false,
+            corked: false,
+            closed: None,
+            stalled: None,
+            chores: Chores::default(),
+            ending: Ending::NotYet,
+        }
+    }
+
+    /// Reads what there is, once. Ready where something has come: bytes, the end, or an error.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read_closed {
+            return Poll::Pending;
+        }
+        if self.input.is_empty() {
+            // An idle connection holds no buffer.
+            std::task::ready!(self.link.poll_readable(cx))?;
+        }
+        self.input.reserve(self.wanted());
+        let count = std::task::ready!(self.link.poll_read(cx, &mut self.input))?;
+        self.read_size = if count >= self.read_size { (count * 2).min(READ_MAX) } else { self.read_size };
+        Poll::Ready(Ok(count))
+    }
+
+    /// Room to read into. What a length prefix announces is trusted only as far as bytes have come: a frame's buffer
+    /// doubles with what has arrived of it.
+    fn wanted(&self) -> usize {
+        frame::missing(&self.input).min(self.input.len().max(READ_MAX)).max(self.read_size)
+    }
+
+    /// One turn with the lock: hands in what was read, takes out what has happened and what is to be written.
+    fn turn(&mut self, cx: &mut Context<'_>, read: Poll<io::Result<usize>>) -> Turned {
+        let now = self.shared.clock().now();
+        let mut state = self.shared.lock();
+        // Every error is sticky and queues what the peer is to be told: the end is noticed by `is_closed`.
+        match read {
+            Poll::Ready(Ok(0)) => {
+                self.read_closed = true;
+                state.connection.handle_eof(now, self.input.len()).ok();
+            }
+            Poll::Ready(Ok(_)) => drop(state.connection.handle_input(now, &mut self.input)),
+            Poll::Ready(Err(error)) => {
+                self.read_closed = true;
+                state.connection.abort(now, ConnectionError::Transport(error.to_string()));
+            }
+            Poll::Pending => {}
+        }
+        if state.connection.poll_timeout().is_some_and(|at| at <= now) {
+            state.connection.handle_timeout(now).ok();
+        }
+        if self.stalled.is_some_and(|since| now - since >= self.write_timeout) {
+            state.connection.abort(now, ConnectionError::TimedOut(Timeout::Write));
+            self.out = TransmitBuf::new();
+        }
+        let added = state.connection.poll_transmit(now, &mut self.out);
+        state.drain_events(&mut self.chores);
+        state.arm(cx);
+        let turned = Turned {
+            crowded: added > 0 && state.connection.in_flight() > 1,
+            more: state.connection.wants_transmit(),
+            closed: state.connection.is_closed(),
+            deadline: state.connection.poll_timeout(),
+        };
+        drop(state);
+        if turned.closed && self.closed.get_or_insert(now).add(FLUSH) <= now {
+            self.out = TransmitBuf::new();
+        }
+        turned
+    }
+
+    /// Wakes and starts what the turn brought, without the lock.
+    fn do_chores(&mut self) {
+        self.chores.wakers.drain(..).for_each(Waker::wake);
+        for request in self.chores.requests.drain(..) {
+            self.router.dispatch(self.shared.request(request));
+        }
+    }
+
+    /// Writes until all is written or the transport takes no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut count = 0;
+            for (piece, segment) in pieces.iter_mut().zip(self.out.segments()) {
+                *piece = IoSlice::new(segment);
+                count += 1;
+            }
+            let written = match self.link.poll_write(cx, &pieces[..count]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => written,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.stalled.get_or_insert_with(|| self.shared.clock().now());
+                    return Poll::Pending;
+                }
+            };
+            self.stalled = None;
+            self.out.advance(written);
+        }
+        self.stalled = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sees to it that the task runs again when the next deadline has come. Ready when it has.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        // A timer that fires too early does no harm, so that it moves only forwards in time when it must: deadlines of
+        // calls come and go without touching it.
+        if self.armed.is_none_or(|armed| deadline < armed) {
+            self.arm(deadline);
+        }
+        while self.timer.poll_expired(cx).is_ready() {
+            if self.shared.clock().now() >= deadline {
+                self.armed = None;
+                return Poll::Ready(());
+            }
+            self.arm(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn arm(&mut self, at: Instant) {
+        self.timer.reset(self.shared.clock().to_runtime(at));
+        self.armed = Some(at);
+    }
+
+    fn deadline(&self, core: Option<Instant>) -> Option<Instant> {
+        let stall = self.stalled.map(|since| since + self.write_timeout);
+        let flush = self.closed.map(|since| since + FLUSH);
+        [core, stall, flush].into_iter().flatten().min()
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        let now = self.shared.clock().now();
+        let mut state = self.shared.lock();
+        state.connection.abort(now, ConnectionError::Transport(error.to_string()));
+        state.drain_events(&mut self.chores);
+        drop(state);
+        self.out = TransmitBuf::new();
+        self.do_chores();
+    }
+
+    /// Closes the link so that what was written last arrives.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.ending {
+                Ending::NotYet => {
+                    let until = self.shared.clock().now() + LINGER;
+                    self.ending = Ending::ShuttingDown(until);
+                }
+                Ending::ShuttingDown(until) => {
+                    let until = *until;
+                    match self.link.poll_shutdown(cx) {
+                        Poll::Ready(Ok(())) if !self.read_closed => {
+                            self.ending = Ending::Lingering { until, budget: LINGER_BYTES };
+                        }
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending => return self.poll_timer(cx, Some(until)),
+                    }
+                }
+                Ending::Lingering { until, budget } => {
+                    self.input.clear();
+                    self.input.reserve(READ_MIN);
+                    match self.link.poll_read(cx, &mut self.input) {
+                        Poll::Ready(Ok(count)) if count > 0 && count <= *budget => *budget -= count,
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending => {
+                            let until = *until;
+                            return self.poll_timer(cx, Some(until));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
+        let read = self.poll_read(cx);
+        let idle = read.is_pending();
+        let turned = self.turn(cx, read);
+        self.do_chores();
+        // One-poll cork: with several calls under way others are about to add to what waits, so that one write serves
+        // many. A lone caller must not wait for nobody.
+        if turned.crowded && !self.corked {
+            self.corked = true;
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Round::Corked);
+        }
+        self.corked = false;
+        let blocked = match self.poll_write(cx) {
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => {
+                self.fail(&error);
+                return Poll::Ready(Round::Over);
+            }
+            Poll::Pending => true,
+        };
+        if turned.closed && !blocked {
+            return Poll::Ready(Round::Over);
+        }
+        if !idle || (turned.more && !blocked) {
+            return Poll::Ready(Round::Again);
+        }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        let deadline = self.deadline(turned.deadline);
+        self.poll_timer(cx, deadline).map(|()| Round::Again)
+    }
+}
+
+/// What the driver learned in its turn with the lock.
+struct Turned {
+    /// Several calls are under way, and there is something to write.
+    crowded: bool,
+    /// There is more to write than was taken.
+    more: bool,
+    /// Nothing more will come to be written.
+    closed: bool,
+    /// When the core wants to be called next.
+    deadline: Option<Instant>,
+}
+
+/// What a round of the driver comes to.
+enum Round {
+    Again,
+    Corked,
+    Over,
+}
+
+impl<R: Runtime> Future for Driver<R> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !matches!(this.ending, Ending::NotYet) {
+            return this.poll_ending(cx);
+        }
+        for _ in 0..ROUNDS {
+            match std::task::ready!(this.poll_round(cx)) {
+                Round::Again => {}
+                Round::Corked => return Poll::Pending,
+                Round::Over => return this.poll_ending(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The runtime went down, or dropped the task: whoever waits must learn of it.
+impl<R: Runtime> Drop for Driver<R> {
+    fn drop(&mut self) {
+        let now = self.shared.clock().now();
+        let mut state = self.shared.lock();
+        state.connection.abort(now, ConnectionError::Transport("the connection's task was stopped".into()));
+        state.drain_events(&mut self.chores);
+        drop(state);
+        self.chores.wakers.drain(..).for_each(Waker::wake);
+    }
+}

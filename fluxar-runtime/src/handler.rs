@@ -1,0 +1,176 @@
+//! Handlers: what a peer runs when it is called.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+
+use fluxar_proto::{Code, Error, Payload, RequestId};
+use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
+
+use crate::payload::IntoPayload;
+use crate::request::Request;
+use crate::runtime::Runtime;
+use crate::shared::Shared;
+
+/// Why a handler failed: `?` makes one of any error.
+///
+/// An [`Error`] reaches the caller as it is. Any other error is logged, and the caller learns no more than
+/// `unknown: the handler failed`: what went wrong inside a server is not for everybody.
+///
+/// ```
+/// use fluxar_runtime::{Error, HandlerError};
+///
+/// fn find(id: u32) -> Result<&'static str, HandlerError> {
+///     let table: u32 = "42".parse()?; // any std error
+///     if id != table {
+///         return Err(Error::not_found("no such user").into());
+///     }
+///     Ok("Ada")
+/// }
+/// assert_eq!(find(1).unwrap_err().error().to_string(), "not_found: no such user");
+/// ```
+pub struct HandlerError {
+    error: Error,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl HandlerError {
+    /// What the caller is told.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    fn into_error(self, method: &str) -> Error {
+        if let Some(cause) = &self.cause {
+            tracing::error!(method, error = %cause, "a handler failed");
+        }
+        self.error
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        let mut error = Some(error);
+        if let Some(ours) =
+            (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take)
+        {
+            return Self { error: ours, cause: None };
+        }
+        let cause = error.map(|error| Box::new(error) as Box<dyn StdError + Send + Sync>);
+        Self { error: Error::new(Code::UNKNOWN, "the handler failed"), cause }
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerError").field("error", &self.error).field("cause", &self.cause).finish()
+    }
+}
+
+/// Starts the handler of one method for one request.
+type Start = Arc<dyn Fn(Request) + Send + Sync>;
+
+/// The handlers of a peer, by method.
+#[derive(Clone, Default)]
+pub(crate) struct Router {
+    methods: Arc<RwLock<HashMap<Box<str>, Start>>>,
+}
+
+impl Router {
+    pub(crate) fn handle<R, F, Fut, T>(&self, runtime: R, method: &str, handler: F)
+    where
+        R: Runtime,
+        F: Fn(Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        let start: Start = Arc::new(move |request: Request| {
+            let (shared, id, method) = (request.shared().clone(), request.id(), request.method_text());
+            // A handler may panic before its future is made, too.
+            let future = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
+            match future {
+                Ok(future) => {
+                    let future = Box::pin(AssertUnwindSafe(future).catch_unwind());
+                    runtime.spawn(Run { future: Some(future), shared, id, method });
+                }
+                Err(_) => shared.respond(id, Err(panicked(&method))),
+            }
+        });
+        self.methods.write().unwrap_or_else(|e| e.into_inner()).insert(method.into(), start);
+    }
+
+    /// Starts what is to be run for `request`, or answers that there is nothing.
+    pub(crate) fn dispatch(&self, request: Request) {
+        let start = self.methods.read().unwrap_or_else(|e| e.into_inner()).get(request.method()).cloned();
+        match start {
+            Some(start) => start(request),
+            None => {
+                let message = format!("no method `{}`", request.method());
+                let error = Error::new(Code::UNIMPLEMENTED, message).with_processed(false);
+                request.shared().respond(request.id(), Err(error));
+            }
+        }
+    }
+}
+
+fn panicked(method: &str) -> Error {
+    tracing::error!(method, "a handler panicked");
+    Error::new(Code::INTERNAL, "the handler panicked")
+}
+
+/// A running handler. It is dropped where it stands when nobody waits for its answer any more.
+struct Run<F: Future> {
+    future: Option<Pin<Box<CatchUnwind<AssertUnwindSafe<F>>>>>,
+    shared: Arc<Shared>,
+    id: RequestId,
+    method: fluxar_proto::Text,
+}
+
+impl<F, T> Future for Run<F>
+where
+    F: Future<Output = Result<T, HandlerError>>,
+    T: IntoPayload,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(future) = &mut this.future else { return Poll::Ready(()) };
+        let result = match future.as_mut().poll(cx) {
+            Poll::Ready(Ok(Ok(value))) => value.to_payload(),
+            Poll::Ready(Ok(Err(error))) => Err(error.into_error(&this.method)),
+            Poll::Ready(Err(_)) => Err(panicked(&this.method)),
+            Poll::Pending if this.shared.poll_wanted(this.id, cx) => return Poll::Pending,
+            Poll::Pending => Err(Error::new(Code::CANCELLED, "nobody waits for the answer")),
+        };
+        this.finish(result);
+        Poll::Ready(())
+    }
+}
+
+impl<F: Future> Run<F> {
+    /// Responds only after the handler is gone with all that it held: a caller that has the answer may rely on that.
+    fn finish(&mut self, result: Result<Payload, Error>) {
+        let future = self.future.take();
+        // What a handler drops may panic as well as the handler itself.
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(future)));
+        let result = if dropped.is_err() { Err(panicked(&self.method)) } else { result };
+        self.shared.respond(self.id, result);
+    }
+}
+
+/// The runtime went down, or dropped the task: the caller must not wait for ever.
+impl<F: Future> Drop for Run<F> {
+    fn drop(&mut self) {
+        if self.future.is_some() {
+            self.finish(Err(Error::new(Code::UNAVAILABLE, "the handler was stopped")));
+        }
+    }
+}

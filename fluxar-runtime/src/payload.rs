@@ -1,0 +1,120 @@
+//! Payloads: any serde type, or raw CBOR.
+
+use bytes::Bytes;
+use fluxar_proto::{Code, DecodeError, Error, Payload};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What can be sent: every [`Serialize`] type, and [`Raw`].
+pub trait IntoPayload {
+    /// Encodes the value as one CBOR item.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_argument` where the value's own serialization fails.
+    fn to_payload(&self) -> Result<Payload, Error>;
+}
+
+/// What can be received: every [`DeserializeOwned`] type, and [`Raw`].
+pub trait FromPayload: Sized {
+    /// Decodes one CBOR item.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_argument` where the item is not of this type.
+    fn from_payload(payload: &Payload) -> Result<Self, Error>;
+}
+
+impl<T: Serialize + ?Sized> IntoPayload for T {
+    fn to_payload(&self) -> Result<Payload, Error> {
+        match cbor4ii::serde::to_vec(Vec::with_capacity(64), &self) {
+            // A type may serialize to what is not one item (nothing at all, or nested too deeply).
+            Ok(bytes) => Payload::new(bytes.into()).map_err(|error| unfit(&error)),
+            Err(error) => Err(unfit(&error)),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> FromPayload for T {
+    fn from_payload(payload: &Payload) -> Result<Self, Error> {
+        cbor4ii::serde::from_slice(payload.as_bytes()).map_err(|error| {
+            let name = std::any::type_name::<T>();
+            Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {error}"))
+        })
+    }
+}
+
+fn unfit(error: &dyn std::fmt::Display) -> Error {
+    Error::new(Code::INVALID_ARGUMENT, format!("the payload cannot be encoded: {error}"))
+        .with_processed(false)
+}
+
+/// One CBOR item that passes untouched: sent as it is, received as it came.
+///
+/// ```
+/// use fluxar_runtime::Raw;
+///
+/// let raw = Raw::new(&[0x82, 0x01, 0x02][..])?;
+/// assert_eq!(raw.decode::<Vec<u8>>()?, [1, 2]);
+/// assert!(Raw::new(&[0x82, 0x01][..]).is_err(), "an array of two with one element");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw(Payload);
+
+impl Raw {
+    /// Checks that `bytes` is one well-formed CBOR item.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and where.
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        Payload::new(bytes.into()).map(Self)
+    }
+
+    /// Encodes a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`IntoPayload::to_payload`].
+    pub fn encode(value: &(impl IntoPayload + ?Sized)) -> Result<Self, Error> {
+        value.to_payload().map(Self)
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`FromPayload::from_payload`].
+    pub fn decode<T: FromPayload>(&self) -> Result<T, Error> {
+        T::from_payload(&self.0)
+    }
+
+    /// The encoded item.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The encoded item.
+    pub fn into_bytes(self) -> Bytes {
+        self.0.into_bytes()
+    }
+}
+
+impl From<Payload> for Raw {
+    fn from(payload: Payload) -> Self {
+        Self(payload)
+    }
+}
+
+impl IntoPayload for Raw {
+    fn to_payload(&self) -> Result<Payload, Error> {
+        Ok(self.0.clone())
+    }
+}
+
+impl FromPayload for Raw {
+    fn from_payload(payload: &Payload) -> Result<Self, Error> {
+        Ok(Self(payload.clone()))
+    }
+}

@@ -1,0 +1,109 @@
+//! The other side of a connection.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluxar_proto::{Code, ConnectionError, Error, PeerInfo, Stats};
+
+use crate::call::Call;
+use crate::payload::{FromPayload, IntoPayload};
+use crate::shared::Shared;
+
+/// The other side of a connection: who dialled whom makes no difference. Cheap to clone; all clones mean the same
+/// connection, and keep nothing open.
+#[derive(Clone)]
+pub struct Peer {
+    shared: Arc<Shared>,
+}
+
+impl Peer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Calls a method of the peer.
+    ///
+    /// # Errors
+    ///
+    /// The outcome is an [`Error`]: of the handler, of the protocol, or of the connection. Where
+    /// [`is_retry_safe`](Error::is_retry_safe) says so, the call was certainly not acted upon.
+    pub fn call<'a, T: FromPayload>(
+        &'a self,
+        method: &'a str,
+        payload: &(impl IntoPayload + ?Sized),
+    ) -> Call<'a, T> {
+        Call::new(&self.shared, method, payload.to_payload())
+    }
+
+    /// Measures a round trip to the peer's protocol machinery and back (§8.3).
+    ///
+    /// # Errors
+    ///
+    /// Where the connection has ended, or eight pings are on the way already (`resource_exhausted`).
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        struct Forget<'a>(&'a Shared, fluxar_proto::Id);
+        impl Drop for Forget<'_> {
+            fn drop(&mut self) {
+                self.0.forget_ping(self.1);
+            }
+        }
+        let Some(ping) = self.shared.ping()? else {
+            return Err(
+                Error::new(Code::RESOURCE_EXHAUSTED, "too many pings are on the way").with_processed(false)
+            );
+        };
+        let _forget = Forget(&self.shared, ping);
+        poll_fn(|cx| self.shared.poll_pong(cx, ping)).await
+    }
+
+    /// Who the peer says that it is, and what it is ready to receive.
+    pub fn info(&self) -> Option<PeerInfo> {
+        self.shared.peer_info()
+    }
+
+    /// Where the peer is, for people to read.
+    pub fn remote(&self) -> &str {
+        self.shared.remote()
+    }
+
+    /// Counters of the connection.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Closes the connection: responses that are queued still go out, calls that are open fail.
+    pub fn close(&self) {
+        self.shared.close(None);
+    }
+
+    /// Closes the connection and tells the peer why.
+    pub fn close_with(&self, error: Error) {
+        self.shared.close(Some(error));
+    }
+
+    /// Why the connection has ended, if it has.
+    pub fn error(&self) -> Option<ConnectionError> {
+        self.shared.error()
+    }
+
+    /// Waits until the connection has ended, and says why.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub async fn closed(&self) -> ConnectionError {
+        poll_fn(|cx| self.shared.poll_ended(cx)).await
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("remote", &self.remote()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,434 @@
+//! The side that listens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::accept;
+use crate::address::{Address, AddressError, Transport};
+use crate::clock::Clock;
+use crate::driver::Driver;
+use crate::handler::{HandlerError, Router};
+use crate::payload::IntoPayload;
+use crate::peer::Peer;
+use crate::request::Request;
+use crate::runtime::{Link, Listener, Runtime, Timer};
+use crate::settings::{Settings, setters};
+use crate::shared::Shared;
+
+/// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Called with each new peer.
+type OnConnect = Arc<dyn Fn(Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Listens, and runs handlers for whoever connects.
+///
+/// [`run`](Self::run) serves; a [`ServerHandle`] stops it from elsewhere.
+pub struct Server<R: Runtime> {
+    runtime: R,
+    listeners: Vec<R::Listener>,
+    addresses: Vec<Address>,
+    settings: Settings,
+    router: Router,
+    on_connect: Option<OnConnect>,
+    handle: ServerHandle,
+}
+
+impl<R: Runtime + Default> Server<R> {
+    /// Begins a server that listens on `url`: `tcp://host:port`, `unix:///path`; a bare `host:port` means TCP. Port 0
+    /// lets the system choose.
+    pub fn bind(url: impl Into<String>) -> ServerBuilder<R> {
+        ServerBuilder::new(R::default(), url)
+    }
+}
+
+impl<R: Runtime> Server<R> {
+    /// Runs `handler` when a peer calls `method`. A later one for the same method takes its place.
+    ///
+    /// `?` in a handler takes any error; see [`HandlerError`] for what the caller learns. A handler that panics costs
+    /// its caller an `internal` error, and nobody else anything.
+    pub fn handle<F, Fut, T>(&self, method: &str, handler: F)
+    where
+        F: Fn(Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        self.router.handle(self.runtime.clone(), method, handler);
+    }
+
+    /// Where the server listens: with the port that the system chose where 0 was asked for.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The URL of the first listener.
+    pub fn url(&self) -> String {
+        self.addresses.first().map(Address::to_string).unwrap_or_default()
+    }
+
+    /// A handle that outlives [`run`](Self::run): it knows the connected peers, and stops the server.
+    pub fn handle_to(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`ServerHandle::stop`] is called; then returns once every connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// None at present: trouble with accepting one connection is logged and tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it stops listening; connections live on until their peers or
+    /// [`ServerHandle::stop`] end them.
+    pub async fn run(self) -> io::Result<()> {
+        let Self { runtime, listeners, settings, router, on_connect, handle, .. } = self;
+        for listener in listeners {
+            let accept = Accept {
+                runtime: runtime.clone(),
+                settings: settings.clone(),
+                router: router.clone(),
+                on_connect: on_connect.clone(),
+                connections: handle.connections.clone(),
+            };
+            runtime.spawn(accept.run(listener));
+        }
+        // Dropped without having been stopped: the listeners' tasks must end all the same.
+        let _stop = StopListening(handle.connections.clone());
+        poll_fn(|cx| handle.connections.poll_done(cx)).await;
+        Ok(())
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Server<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// A server that is about to listen.
+#[must_use = "a server listens when it is built"]
+pub struct ServerBuilder<R: Runtime> {
+    runtime: R,
+    urls: Vec<String>,
+    transport: Option<Transport>,
+    settings: Settings,
+    router: Router,
+    on_connect: Option<OnConnect>,
+}
+
+impl<R: Runtime> ServerBuilder<R> {
+    /// As [`Server::bind`], on a runtime that has no default.
+    pub fn new(runtime: R, url: impl Into<String>) -> Self {
+        let (settings, router) = (Settings::default(), Router::default());
+        Self { runtime, urls: vec![url.into()], transport: None, settings, router, on_connect: None }
+    }
+
+    setters!();
+
+    /// Listens on one more address.
+    pub fn listen(mut self, url: impl Into<String>) -> Self {
+        self.urls.push(url.into());
+        self
+    }
+
+    /// Insists on a transport: an address of another one is an error.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Runs `hook` for each peer that has connected, in a task of its own: the place to call it first.
+    pub fn on_connect<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(Peer) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_connect = Some(Arc::new(move |peer| Box::pin(hook(peer))));
+        self
+    }
+
+    /// Listens. Connections are accepted once [`Server::run`] runs.
+    ///
+    /// # Errors
+    ///
+    /// Where an address is bad, or cannot be listened on.
+    pub async fn build(self) -> Result<Server<R>, BindError> {
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for url in &self.urls {
+            let address: Address = url.parse()?;
+            if self.transport.is_some_and(|wanted| wanted != address.transport()) {
+                return Err(BindError::WrongTransport(address));
+            }
+            let failed = |error| BindError::Io(address.clone(), error);
+            let listener = self.runtime.bind(&address).await.map_err(failed)?;
+            addresses.push(listener.local_address().map_err(failed)?);
+            listeners.push(listener);
+        }
+        Ok(Server {
+            runtime: self.runtime,
+            handle: ServerHandle { connections: Connections::new(listeners.len()) },
+            listeners,
+            addresses,
+            settings: self.settings,
+            router: self.router,
+            on_connect: self.on_connect,
+        })
+    }
+}
+
+impl<R: Runtime> fmt::Debug for ServerBuilder<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// Why a server could not listen.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The URL is no address that this build understands.
+    Address(AddressError),
+    /// The address is not of the transport asked for.
+    WrongTransport(Address),
+    /// The system does not let us listen there.
+    Io(Address, io::Error),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(error) => error.fmt(f),
+            Self::WrongTransport(address) => write!(f, "{address} is not of the transport asked for"),
+            Self::Io(address, error) => write!(f, "{address}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl From<AddressError> for BindError {
+    fn from(error: AddressError) -> Self {
+        Self::Address(error)
+    }
+}
+
+/// Knows a server's connections, and stops it. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerHandle {
+    connections: Arc<Connections>,
+}
+
+impl ServerHandle {
+    /// The peers that are connected now.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.connections.shared().into_iter().map(Peer::new).collect()
+    }
+
+    /// Stops listening and closes every connection; [`Server::run`] then returns.
+    pub fn stop(&self) {
+        self.connections.stop();
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("connections", &self.connections.shared().len()).finish()
+    }
+}
+
+/// What one listener needs to serve who connects.
+struct Accept<R: Runtime> {
+    runtime: R,
+    settings: Settings,
+    router: Router,
+    on_connect: Option<OnConnect>,
+    connections: Arc<Connections>,
+}
+
+impl<R: Runtime> Accept<R> {
+    async fn run(self, mut listener: R::Listener) {
+        let _listening = Listening(self.connections.clone());
+        let this = Arc::new(self);
+        loop {
+            match until_stopped(&this.connections, listener.accept()).await {
+                Some(Ok(link)) => this.runtime.spawn(this.clone().serve(link)),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    let mut timer = this.runtime.timer(this.runtime.now() + ACCEPT_PAUSE);
+                    poll_fn(|cx| timer.poll_expired(cx)).await;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// One connection, from its first byte to its last.
+    async fn serve(self: Arc<Self>, mut link: R::Link) {
+        let clock = Clock::new(&self.runtime);
+        let ids = match clock.ids() {
+            Ok(ids) => ids,
+            Err(error) => return tracing::error!(%error, "no randomness for a connection"),
+        };
+        let remote = link.remote();
+        let mut input = BytesMut::new();
+        let incoming = fluxar_proto::Incoming::new(self.settings.config.clone(), clock.now(), ids);
+        let handshake = accept::offer(&self.runtime, &clock, &mut link, incoming, &mut input);
+        let offered = match until_stopped(&self.connections, handshake).await {
+            Some(Ok(offered)) => offered,
+            Some(Err(error)) => return tracing::debug!(remote, %error, "a handshake failed"),
+            None => return,
+        };
+        let connection = offered.accept(clock.now());
+        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
+        let Some(_registered) = Registered::new(self.connections.clone(), &shared) else { return };
+        if let Some(hook) = &self.on_connect {
+            self.runtime.spawn(hook(Peer::new(shared.clone())));
+        }
+        let write_timeout = self.settings.write_timeout;
+        Driver::new(&self.runtime, link, shared, self.router.clone(), write_timeout, input).await;
+    }
+}
+
+/// `future`'s output, or `None` once the server is stopped.
+async fn until_stopped<F: Future>(connections: &Connections, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        if connections.poll_stopped(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+/// The connections of a server.
+struct Connections {
+    state: Mutex<ConnectionsState>,
+}
+
+struct ConnectionsState {
+    stopped: bool,
+    listeners: usize,
+    next: u64,
+    /// In the order they came.
+    open: BTreeMap<u64, Weak<Shared>>,
+    watchers: Vec<Waker>,
+}
+
+impl Connections {
+    fn new(listeners: usize) -> Arc<Self> {
+        let (open, watchers) = (BTreeMap::new(), Vec::new());
+        Arc::new(Self {
+            state: Mutex::new(ConnectionsState { stopped: false, listeners, next: 0, open, watchers }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ConnectionsState> {
+        self.state.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    fn shared(&self) -> Vec<Arc<Shared>> {
+        self.lock().open.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn stop(&self) {
+        self.stop_listening();
+        for shared in self.shared() {
+            shared.close(None);
+        }
+    }
+
+    fn stop_listening(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.notify();
+    }
+
+    fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Poll::Ready(());
+        }
+        state.watch(cx);
+        Poll::Pending
+    }
+
+    /// Ready once the server is stopped and its last connection is gone.
+    fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.stopped && state.open.is_empty() && state.listeners == 0 {
+            return Poll::Ready(());
+        }
+        state.watch(cx);
+        Poll::Pending
+    }
+}
+
+impl ConnectionsState {
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.watchers.push(cx.waker().clone());
+        }
+    }
+
+    fn notify(&mut self) {
+        self.watchers.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// A connection in the server's list, for as long as it lives.
+struct Registered {
+    connections: Arc<Connections>,
+    key: u64,
+}
+
+impl Registered {
+    /// `None` once the server is stopped.
+    fn new(connections: Arc<Connections>, shared: &Arc<Shared>) -> Option<Self> {
+        let mut state = connections.lock();
+        if state.stopped {
+            return None;
+        }
+        let key = state.next;
+        state.next += 1;
+        state.open.insert(key, Arc::downgrade(shared));
+        drop(state);
+        Some(Self { connections, key })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut state = self.connections.lock();
+        state.open.remove(&self.key);
+        state.notify();
+    }
+}
+
+/// A listener that runs.
+struct Listening(Arc<Connections>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.listeners -= 1;
+        state.notify();
+    }
+}
+
+struct StopListening(Arc<Connections>);
+
+impl Drop for StopListening {
+    fn drop(&mut self) {
+        self.0.stop_listening();
+    }
+}

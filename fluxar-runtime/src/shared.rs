@@ -1,0 +1,401 @@
+//! What handles and driver of one connection share.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fluxar_proto::message::Id;
+use fluxar_proto::{
+    CallError, CallEvent, CallId, Connection, ConnectionError, Error, Event, Payload, PeerInfo, RequestId,
+    Stats, Withdrawn,
+};
+
+use crate::clock::Clock;
+use crate::request::Request;
+use crate::turn::Queue;
+
+/// One connection: the core behind a lock, and who waits for what.
+///
+/// Nobody holds the lock over a system call, a wake-up or a handler.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+    remote: String,
+    call_timeout: Option<Duration>,
+}
+
+/// What is behind the lock.
+pub(crate) struct State {
+    pub(crate) connection: Connection,
+    /// Taken by whoever gives the driver something to do, so that many operations make one wake-up.
+    driver: Option<Waker>,
+    calls: Vec<Option<Waiter>>,
+    requests: Vec<Option<Running>>,
+    pings: Vec<(Id, Option<Waker>, Option<Duration>)>,
+    /// Those turned away with `Blocked`.
+    pub(crate) queue: Queue,
+    /// Those that wait for the handshake or for the end.
+    watchers: Vec<Waker>,
+}
+
+/// Somebody waits for a call.
+struct Waiter {
+    call: CallId,
+    waker: Option<Waker>,
+    outcome: Option<Outcome>,
+}
+
+/// A handler runs.
+struct Running {
+    id: RequestId,
+    handler: Option<Waker>,
+    updates: Option<Waker>,
+    withdrawn: bool,
+}
+
+/// How a call ended.
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Payload, Error>,
+    pub(crate) updates: std::collections::VecDeque<Payload>,
+}
+
+/// What the driver does once the lock is released.
+#[derive(Default)]
+pub(crate) struct Chores {
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) requests: Vec<fluxar_proto::Request>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        connection: Connection,
+        clock: Clock,
+        remote: String,
+        call_timeout: Option<Duration>,
+    ) -> Arc<Self> {
+        let state = State {
+            connection,
+            driver: None,
+            calls: Vec::new(),
+            requests: Vec::new(),
+            pings: Vec::new(),
+            queue: Queue::default(),
+            watchers: Vec::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), clock, remote, call_timeout })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock is the application's, so that a panic there is a bug of ours; even then the
+        // state is better than none.
+        self.state.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The time that a call has where it does not say.
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        self.call_timeout
+    }
+
+    pub(crate) fn remote(&self) -> &str {
+        &self.remote
+    }
+
+    /// Does something with the connection that the driver has to follow up.
+    pub(crate) fn operate<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = operation(&mut state);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// The outcome of a call.
+    pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>, call: CallId) -> Poll<Outcome> {
+        let mut state = self.lock();
+        let Some(waiter) = state.waiter(call) else { return Poll::Pending };
+        match waiter.outcome.take() {
+            Some(outcome) => {
+                state.forget_call(call);
+                Poll::Ready(outcome)
+            }
+            None => {
+                register(&mut waiter.waker, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next update of a call; `None` once there is none and the outcome is there.
+    pub(crate) fn poll_update(&self, cx: &mut Context<'_>, call: CallId) -> Poll<Option<Payload>> {
+        let mut state = self.lock();
+        if let Some(update) = state.connection.poll_update(call) {
+            return Poll::Ready(Some(update));
+        }
+        let Some(waiter) = state.waiter(call) else { return Poll::Ready(None) };
+        if let Some(outcome) = &mut waiter.outcome {
+            return Poll::Ready(outcome.updates.pop_front());
+        }
+        register(&mut waiter.waker, cx);
+        Poll::Pending
+    }
+
+    /// Gives a call up.
+    pub(crate) fn cancel(&self, call: CallId) {
+        let now = self.clock.now();
+        self.operate(|state| {
+            // `Gone` where the outcome came meanwhile: then there is nothing to cancel.
+            state.connection.cancel(now, call).ok();
+            state.forget_call(call);
+        });
+    }
+
+    /// Answers a request.
+    pub(crate) fn respond(&self, request: RequestId, result: Result<Payload, Error>) {
+        self.operate(|state| {
+            if state.running(request).is_some() {
+                state.requests[request.slot()] = None;
+            }
+            if let Err(error) = state.connection.respond(request, result) {
+                tracing::debug!(%request, %error, "a response was not sent");
+            }
+        });
+    }
+
+    /// Whether the answer to a request is still wanted; registers to be woken when it is not any more.
+    pub(crate) fn poll_wanted(&self, request: RequestId, cx: &mut Context<'_>) -> bool {
+        let mut state = self.lock();
+        let Some(running) = state.running(request) else { return false };
+        if !running.withdrawn {
+            register(&mut running.handler, cx);
+        }
+        !running.withdrawn
+    }
+
+    pub(crate) fn is_wanted(&self, request: RequestId) -> bool {
+        self.lock().connection.is_wanted(request)
+    }
+
+    /// The next update of a request; `None` once none will come.
+    pub(crate) fn poll_request_update(
+        &self,
+        cx: &mut Context<'_>,
+        request: RequestId,
+    ) -> Poll<Option<Payload>> {
+        let mut state = self.lock();
+        match state.connection.poll_request_update(request) {
+            Ok(Some(update)) => return Poll::Ready(Some(update)),
+            Ok(None) => {}
+            Err(_) => return Poll::Ready(None),
+        }
+        let Some(running) = state.running(request) else { return Poll::Ready(None) };
+        register(&mut running.updates, cx);
+        Poll::Pending
+    }
+
+    /// Sends a ping; `None` where too many are on the way.
+    pub(crate) fn ping(&self) -> Result<Option<Id>, Error> {
+        let now = self.clock.now();
+        self.operate(|state| {
+            if let Some(error) = state.connection.error() {
+                return Err(error.call_error(false));
+            }
+            let ping = state.connection.ping(now);
+            state.pings.extend(ping.map(|ping| (ping, None, None)));
+            Ok(ping)
+        })
+    }
+
+    pub(crate) fn poll_pong(&self, cx: &mut Context<'_>, ping: Id) -> Poll<Result<Duration, Error>> {
+        let mut state = self.lock();
+        if let Some(error) = state.connection.error() {
+            return Poll::Ready(Err(error.call_error(true)));
+        }
+        let Some((_, waker, rtt)) = state.pings.iter_mut().find(|(id, ..)| *id == ping) else {
+            return Poll::Pending;
+        };
+        register(waker, cx);
+        rtt.map_or(Poll::Pending, |rtt| Poll::Ready(Ok(rtt)))
+    }
+
+    pub(crate) fn forget_ping(&self, ping: Id) {
+        self.lock().pings.retain(|(id, ..)| *id != ping);
+    }
+
+    /// Ready with the peer's introduction once the handshake is done, or with why it failed.
+    pub(crate) fn poll_established(&self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        let mut state = self.lock();
+        if let Some(error) = state.connection.error() {
+            Poll::Ready(Err(error.clone()))
+        } else if state.connection.peer().is_some() {
+            Poll::Ready(Ok(()))
+        } else {
+            state.watch(cx);
+            Poll::Pending
+        }
+    }
+
+    /// Ready with why the connection has ended.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let mut state = self.lock();
+        match state.connection.error() {
+            Some(error) => Poll::Ready(error.clone()),
+            None => {
+                state.watch(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn close(&self, error: Option<Error>) {
+        let now = self.clock.now();
+        self.operate(|state| state.connection.close(now, error));
+    }
+
+    pub(crate) fn error(&self) -> Option<ConnectionError> {
+        self.lock().connection.error().cloned()
+    }
+
+    pub(crate) fn peer_info(&self) -> Option<PeerInfo> {
+        self.lock().connection.peer().cloned()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.lock().connection.stats()
+    }
+
+    /// A request of the core, as its handler sees it.
+    pub(crate) fn request(self: &Arc<Self>, request: fluxar_proto::Request) -> Request {
+        Request::new(self.clone(), request)
+    }
+}
+
+impl State {
+    /// The driver is about to rest: whoever operates from now on wakes it.
+    pub(crate) fn arm(&mut self, cx: &mut Context<'_>) {
+        register(&mut self.driver, cx);
+    }
+
+    /// Sorts what has happened into what has to be done outside the lock.
+    pub(crate) fn drain_events(&mut self, chores: &mut Chores) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Call(event) => self.handle_call_event(event, chores),
+                Event::Pong { ping, rtt } => {
+                    if let Some((_, waker, answer)) = self.pings.iter_mut().find(|(id, ..)| *id == ping) {
+                        *answer = Some(rtt);
+                        chores.wakers.extend(waker.take());
+                    }
+                }
+                // Both change what `poll_established` and `poll_ended` say.
+                Event::Established => chores.wakers.append(&mut self.watchers),
+                _ => {
+                    chores.wakers.append(&mut self.watchers);
+                    self.queue.pop(usize::MAX, &mut chores.wakers);
+                    chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
+                }
+            }
+        }
+    }
+
+    fn handle_call_event(&mut self, event: CallEvent, chores: &mut Chores) {
+        match event {
+            CallEvent::Request(request) => {
+                let running = Running { id: request.id, handler: None, updates: None, withdrawn: false };
+                put(&mut self.requests, request.id.slot(), running);
+                chores.requests.push(request);
+            }
+            CallEvent::Response { call, result, updates } => {
+                if let Some(waiter) = self.waiter(call) {
+                    waiter.outcome = Some(Outcome { result, updates });
+                    chores.wakers.extend(waiter.waker.take());
+                }
+            }
+            CallEvent::Updated(call) => {
+                chores.wakers.extend(self.waiter(call).and_then(|waiter| waiter.waker.take()));
+            }
+            CallEvent::RequestUpdated(request) => {
+                chores.wakers.extend(self.running(request).and_then(|running| running.updates.take()));
+            }
+            CallEvent::Withdrawn(request, why) => self.withdraw(request, why, chores),
+            CallEvent::Capacity => self.serve_queue(chores),
+            _ => {}
+        }
+    }
+
+    /// Lets as many of those who wait try again as have a chance.
+    fn serve_queue(&mut self, chores: &mut Chores) {
+        self.queue.pop(self.connection.call_room().max(1), &mut chores.wakers);
+        if !self.queue.is_empty() {
+            self.connection.want_capacity();
+        }
+    }
+
+    pub(crate) fn wait_for(&mut self, call: CallId, cx: &mut Context<'_>) {
+        let waiter = Waiter { call, waker: Some(cx.waker().clone()), outcome: None };
+        put(&mut self.calls, call.slot(), waiter);
+    }
+
+    fn withdraw(&mut self, request: RequestId, why: Withdrawn, chores: &mut Chores) {
+        let Some(running) = self.running(request) else { return };
+        running.withdrawn = true;
+        let wakers = running.handler.take().into_iter().chain(running.updates.take());
+        tracing::trace!(%request, ?why, "a request was withdrawn");
+        chores.wakers.extend(wakers);
+    }
+
+    fn waiter(&mut self, call: CallId) -> Option<&mut Waiter> {
+        self.calls.get_mut(call.slot())?.as_mut().filter(|waiter| waiter.call == call)
+    }
+
+    fn forget_call(&mut self, call: CallId) {
+        if self.waiter(call).is_some() {
+            self.calls[call.slot()] = None;
+        }
+    }
+
+    fn running(&mut self, request: RequestId) -> Option<&mut Running> {
+        self.requests.get_mut(request.slot())?.as_mut().filter(|running| running.id == request)
+    }
+
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.watchers.push(cx.waker().clone());
+        }
+    }
+
+    /// What a caller is told whose call could not be made.
+    pub(crate) fn call_error(&self, error: CallError) -> Error {
+        use fluxar_proto::Code;
+        let code = match error {
+            CallError::Closed => {
+                let gone = || Error::new(Code::UNAVAILABLE, "the connection is closed").with_processed(false);
+                return self.connection.error().map_or_else(gone, |error| error.call_error(false));
+            }
+            CallError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
+            _ => Code::INVALID_ARGUMENT,
+        };
+        Error::new(code, error.to_string()).with_processed(false)
+    }
+}
+
+/// Puts `value` at `slot`. Slots are small numbers, bounded by the limits on what is open.
+fn put<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
+    if table.len() <= slot {
+        table.resize_with(slot + 1, || None);
+    }
+    table[slot] = Some(value);
+}
+
+fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
