@@ -215,3 +215,6 @@ fn fill<const N: usize, L: heapless::LenType>(
     }
     buffer.len() == len
 }
+
+#[cfg(test)]
+mod tests;

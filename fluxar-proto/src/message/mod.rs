@@ -136,3 +136,6 @@ impl Envelope<'_> {
         Self { kind, id, reference: None, target: None, meta: Meta::EMPTY, payload: Item::NULL, error: None }
     }
 }
+
+#[cfg(test)]
+mod tests;
