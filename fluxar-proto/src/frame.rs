@@ -1,29 +1,31 @@
-//! L1, framing: a 4-byte big-endian length, then that many bytes.
+//! L1, framing (§3): a 4-byte big-endian length, then that many bytes.
 //!
-//! [`split`] serves whoever keeps the received bytes in a buffer of his own: nothing is copied, a frame is a slice of
-//! that buffer. [`FrameBuffer`] serves a peer without an allocator: it collects one frame at a time in a fixed array.
-//! Both judge a frame by its length alone, before anything of its body is taken, and both give the same frames and the
-//! same error however the bytes are cut into pieces.
+//! [`split`] serves whoever keeps the received bytes in a buffer of his own: nothing is copied, a frame is a
+//! slice of that buffer. [`FrameBuffer`] serves a peer without an allocator: it collects one frame at a time
+//! in a fixed array. Both judge a frame by its length alone, before anything of its body is taken, and both
+//! give the same frames and the same error however the bytes are cut into pieces.
 
 use core::fmt;
 
 use heapless::Vec;
 
-/// Bytes of the length in front of every frame body.
+/// Bytes of the length in front of every frame body (§3.1).
 pub const PREFIX_LEN: usize = 4;
 
-/// The longest frame body, in bytes, that is taken until the handshake completes.
+/// The longest frame body, in bytes, that is taken until the handshake completes (§3.3).
 pub const HANDSHAKE_LIMIT: u32 = 65_536;
 
-/// What a frame body may exceed the receiver's `max_message` by, in bytes, once the handshake is complete.
+/// What a frame body may exceed the receiver's `max_message` by, in bytes, once the handshake is complete
+/// (§3.3).
 pub const ALLOWANCE: u32 = 64;
 
-/// Why a byte stream holds no further frame. After it the stream has lost its boundaries: it cannot go on.
+/// Why a byte stream holds no further frame. After it the stream has lost its boundaries: it cannot go on
+/// (§5.17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// A frame announces a body of no bytes.
+    /// A frame announces a body of no bytes: `malformed`.
     Empty,
-    /// A frame announces a body longer than this receiver takes.
+    /// A frame announces a body longer than this receiver takes: `message_too_large`.
     TooLong {
         /// The announced length of the body, in bytes.
         len: u32,
@@ -51,8 +53,8 @@ pub const fn prefix(body_len: u32) -> [u8; PREFIX_LEN] {
 
 /// Finds the first frame of `input`.
 ///
-/// `Ok(Some(n))`: `input[4..4 + n]` is a whole frame body. `Ok(None)`: bytes are missing; [`missing`] says how many at
-/// least.
+/// `Ok(Some(n))`: `input[4..4 + n]` is a whole frame body. `Ok(None)`: bytes are missing; [`missing`] says
+/// how many at least.
 ///
 /// # Errors
 ///
@@ -69,8 +71,8 @@ pub fn split(input: &[u8], limit: u32) -> Result<Option<usize>, FrameError> {
 
 /// How many bytes the frame at the start of `input` still needs, at least; 0 where it is whole.
 ///
-/// Until its length is known that is what the length lacks. The length is taken at its word: size no buffer by this
-/// before [`split`] has accepted it.
+/// Until its length is known that is what the length lacks. The length is taken at its word: size no buffer
+/// by this before [`split`] has accepted it.
 #[must_use]
 pub fn missing(input: &[u8]) -> usize {
     match input.split_first_chunk() {
@@ -145,15 +147,17 @@ impl<const N: usize> FrameBuffer<N> {
         self.limit
     }
 
-    /// Changes the longest body that is taken; never above `N`. It holds for every frame whose length has not been
-    /// judged yet, so the bytes behind the last frame of a handshake fall under it.
+    /// Changes the longest body that is taken; never above `N`. It holds for every frame whose length has not
+    /// been judged yet, so the bytes behind the last frame of a handshake fall under it.
     pub const fn set_limit(&mut self, limit: u32) {
         self.limit = Self::clamp(limit);
     }
 
-    /// Takes bytes from the front of `input`, up to the end of a frame, and returns the body if that frame is whole.
+    /// Takes bytes from the front of `input`, up to the end of a frame, and returns the body if that frame is
+    /// whole.
     ///
-    /// Call it until it returns `Ok(None)`: only then is `input` empty. The body stays readable until the next call.
+    /// Call it until it returns `Ok(None)`: only then is `input` empty. The body stays readable until the
+    /// next call.
     ///
     /// # Errors
     ///
@@ -184,8 +188,8 @@ impl<const N: usize> FrameBuffer<N> {
         }
     }
 
-    /// How many bytes are needed, at least, until the next frame is whole: always more than 0, but for a buffer that
-    /// has failed.
+    /// How many bytes are needed, at least, until the next frame is whole: always more than 0, but for a
+    /// buffer that has failed.
     #[must_use]
     pub fn missing(&self) -> usize {
         match self.state {

@@ -51,8 +51,8 @@ pub fn decode_chunked(data: &[u8]) {
     }
 }
 
-/// A message made from the bytes encodes to as many bytes as it says, and decodes to itself; with one byte changed or
-/// its end cut off it is a message or an error, never more.
+/// A message made from the bytes encodes to as many bytes as it says, and decodes to itself; with one byte
+/// changed or its end cut off it is a message or an error, never more.
 ///
 /// # Panics
 ///

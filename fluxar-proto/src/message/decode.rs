@@ -5,17 +5,17 @@ use core::fmt;
 use super::token::{NULL, Reader, major};
 use super::{Code, Envelope, ErrorRef, Id, Item, Kind, Meta, map};
 
-/// The first byte of every envelope: the head of an array of seven.
+/// The first byte of every envelope: the head of an array of seven (§5.2).
 pub const ENVELOPE: u8 = 0x87;
 
-/// The longest `target`, in bytes.
+/// The longest `target`, in bytes (§5.8).
 pub const TARGET_LIMIT: usize = 255;
 
 /// What stood where something else should, and where. To its sender such a message is [`Code::MALFORMED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    /// Where it went wrong: the offset of the first byte of what is at fault. Where bytes are missing, that is the item
-    /// that lacks them. At most the length of the input.
+    /// Where it went wrong: the offset of the first byte of what is at fault. Where bytes are missing, that
+    /// is the item that lacks them. At most the length of the input.
     pub offset: usize,
     /// What is wrong.
     pub kind: DecodeErrorKind,
@@ -59,8 +59,8 @@ pub enum DecodeErrorKind {
     PayloadBesideError,
     /// Arrays, maps and tags nest deeper than [`DEPTH_LIMIT`](super::DEPTH_LIMIT).
     TooDeep,
-    /// An encoding that RFC 8949 reserves: additional information 28 to 30, or 31 where nothing can be indefinite, or a
-    /// simple value below 32 in two bytes.
+    /// An encoding that RFC 8949 reserves: additional information 28 to 30, or 31 where nothing can be
+    /// indefinite, or a simple value below 32 in two bytes.
     Reserved,
     /// A break where there is nothing to end, or inside a pair of a map.
     UnexpectedBreak,
@@ -151,7 +151,8 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     ///
-    /// Anything that is not exactly one message of the protocol.
+    /// Anything that is not exactly one envelope of §5.1. What a message may mean where (§5.14, §5.15) is not
+    /// judged here.
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         if !reader.eat(ENVELOPE) {
@@ -217,7 +218,7 @@ fn read_target<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, DecodeErr
 fn read_error<'a>(reader: &mut Reader<'a>) -> Result<ErrorRef<'a>, DecodeError> {
     let at = reader.pos();
     let end = {
-        // The whole map first: keys that are not text, or twice, are found wherever they are.
+        // The whole map first: keys that are not text, or twice (§5.12), are found wherever they are.
         let mut whole = reader.clone();
         map::read(&mut whole, Expected::MapOrNull)?;
         whole.pos()
@@ -236,7 +237,7 @@ fn read_error<'a>(reader: &mut Reader<'a>) -> Result<ErrorRef<'a>, DecodeError> 
             "data" => error.data = Some(Item::read(reader)?),
             "retry_after_ms" => error.retry_after_ms = Some(reader.unsigned(Expected::Unsigned)?),
             "processed" => error.processed = Some(reader.boolean()?),
-            // What this version does not know does not concern it.
+            // §5.12: other keys are ignored.
             _ => {
                 Item::read(reader)?;
             }

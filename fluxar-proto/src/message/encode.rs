@@ -1,4 +1,4 @@
-//! From a message to bytes: always the shortest form, in one pass, of a length known beforehand.
+//! From a message to bytes (§5.2): always the shortest form, in one pass, of a length known beforehand.
 
 use minicbor::encode::Write;
 
@@ -63,12 +63,16 @@ fn write_uint<W: Write + ?Sized>(value: u64, out: &mut W) -> Result<(), W::Error
 impl Envelope<'_> {
     /// Writes the whole message: the body of a frame before compression and encryption.
     ///
-    /// What is written is a message only where the caller keeps the rules that types do not: a target of at most
-    /// [`TARGET_LIMIT`] bytes, and a null payload beside an error.
+    /// What is written is a message only where the caller keeps the rules that types do not: a target of at
+    /// most [`TARGET_LIMIT`] bytes (§5.8), and a null payload beside an error (§5.11).
     ///
     /// # Errors
     ///
     /// Only those of `out`; a `Vec` has none.
+    ///
+    /// # Panics
+    ///
+    /// With debug assertions, where those rules are broken.
     #[inline]
     pub fn encode<W: Write + ?Sized>(&self, out: &mut W) -> Result<(), W::Error> {
         debug_assert!(self.error.is_none() || self.payload.is_null(), "payload beside an error");

@@ -1,4 +1,4 @@
-//! Error codes, and the error of a message: borrowed from its bytes, or owned.
+//! Error codes (§16), and the error of a message: borrowed from its bytes, or owned.
 
 use core::fmt;
 
@@ -6,8 +6,8 @@ use super::Item;
 
 /// What went wrong, as a number that every implementation knows.
 ///
-/// 1 to 16 are the canonical codes, 100 to 109 those of the protocol itself, 1000 and above belong to applications. 0
-/// is not a code; it is sent as [`Code::UNKNOWN`].
+/// 1 to 16 are the canonical codes, 100 to 109 those of the protocol itself, 1000 and above belong to
+/// applications. 0 is not a code; it is sent as [`Code::UNKNOWN`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(pub u32);
 
@@ -118,7 +118,7 @@ impl fmt::Debug for Code {
     }
 }
 
-/// The error of a message, borrowed.
+/// The error of a message, borrowed (§5.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorRef<'a> {
     /// What went wrong.
@@ -129,7 +129,8 @@ pub struct ErrorRef<'a> {
     pub data: Option<Item<'a>>,
     /// When a retry may succeed, in milliseconds from now.
     pub retry_after_ms: Option<u64>,
-    /// `Some(false)`: guaranteed not acted upon, so a retry is safe. `Some(true)`: acted upon. `None`: not known.
+    /// `Some(false)`: guaranteed not acted upon, so a retry is safe (§16.4). `Some(true)`: acted upon.
+    /// `None`: not known.
     pub processed: Option<bool>,
 }
 
@@ -187,7 +188,8 @@ mod owned {
         pub data: Option<Bytes>,
         /// When a retry may succeed, in milliseconds from now.
         pub retry_after_ms: Option<u64>,
-        /// `Some(false)`: guaranteed not acted upon, so a retry is safe. `Some(true)`: acted upon. `None`: not known.
+        /// `Some(false)`: guaranteed not acted upon, so a retry is safe. `Some(true)`: acted upon. `None`:
+        /// not known.
         pub processed: Option<bool>,
     }
 

@@ -1,4 +1,4 @@
-//! Message ids: 16 bytes, UUID version 7 where they are ours.
+//! Message ids: 16 bytes (§5.5), UUID version 7 where they are ours (§5.6).
 
 use core::fmt;
 
@@ -67,11 +67,11 @@ const TAIL_MASK: u128 = (1 << TAIL_BITS) - 1;
 /// The bits of the tail behind the variant.
 const LOW_BITS: u32 = 62;
 
-/// Makes ids: UUIDs of version 7, each greater than the one before, whatever the clock does.
+/// Makes ids: UUIDs of version 7, each greater than the one before, whatever the clock does (§5.6).
 ///
-/// The first id of a millisecond has a tail of 73 random bits; the following ones add a random step of up to 2^32 to it.
-/// Whoever has seen no id of that millisecond cannot guess one. Whoever has seen several may guess the next: ids are
-/// names, not secrets.
+/// The first id of a millisecond has a tail of 73 random bits; the following ones add a random step of up to
+/// 2^32 to it. Whoever has seen no id of that millisecond cannot guess one. Whoever has seen several may
+/// guess the next: ids are names, not secrets.
 #[derive(Clone)]
 pub struct IdGenerator {
     ms: u64,
@@ -90,8 +90,9 @@ impl IdGenerator {
 
     /// The next id.
     ///
-    /// `unix_ms` is the time now, in milliseconds since 1970. Where it stands still or goes back, ids go on from the
-    /// latest time seen; a time beyond 2^48 - 1 counts as that. `rng` is used at most once per millisecond.
+    /// `unix_ms` is the time now, in milliseconds since 1970. Where it stands still or goes back, ids go on
+    /// from the latest time seen; a time beyond 2^48 - 1 counts as that. `rng` is used at most once per
+    /// millisecond.
     pub fn next<R: CryptoRng + ?Sized>(&mut self, unix_ms: u64, rng: &mut R) -> Id {
         let unix_ms = unix_ms.min(LAST_MS);
         if unix_ms > self.ms || !self.started {

@@ -7,12 +7,12 @@ use heapless::Vec;
 use super::token::{BREAK, NULL, Reader, major};
 use super::{DecodeError, DecodeErrorKind, Expected, map};
 
-/// How deep arrays, maps and tags may nest in one item. A scalar has depth 0, `[]` depth 1.
+/// How deep arrays, maps and tags may nest in one item (§5.3). A scalar has depth 0, `[]` depth 1.
 pub const DEPTH_LIMIT: usize = 64;
 
 /// Exactly one well-formed CBOR item, nested no deeper than [`DEPTH_LIMIT`], as it stands in a message.
 ///
-/// Well-formed is all that is promised: text inside may be no UTF-8, and maps may repeat keys.
+/// Well-formed (§5.3) is all that is promised: text inside may be no UTF-8, and maps may repeat keys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Item<'a>(&'a [u8]);
 
@@ -84,12 +84,13 @@ impl<'a> Item<'a> {
         reader.advance(0, len).ok()
     }
 
-    /// The entries of a map whose keys are unique text, as the maps of the handshake are.
+    /// The entries of a map whose keys are unique text, as the maps of the handshake are (§6.2).
     ///
     /// # Errors
     ///
-    /// Where this is no map, has an indefinite length, more than [`KEYS_LIMIT`](super::KEYS_LIMIT) keys, a key that is
-    /// no text of definite length and valid UTF-8, or a key twice. All of it is checked here, before the first entry.
+    /// Where this is no map, has an indefinite length, more than [`KEYS_LIMIT`](super::KEYS_LIMIT) keys, a
+    /// key that is no text of definite length and valid UTF-8, or a key twice. All of it is checked here,
+    /// before the first entry.
     pub fn map(self) -> Result<MapIter<'a>, DecodeError> {
         let mut reader = Reader::new(self.0);
         Ok(MapIter::trusted(map::read(&mut reader, Expected::Map)?.entries))
@@ -192,7 +193,8 @@ enum Open {
     Map { value_due: bool },
 }
 
-/// Passes over one well-formed item. Takes time in proportion to its bytes, and no memory but its stack frame.
+/// Passes over one well-formed item. Takes time in proportion to its bytes, and no memory but its stack
+/// frame.
 pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     let mut open = Vec::<Open, DEPTH_LIMIT>::new();
     loop {
@@ -241,8 +243,8 @@ pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     }
 }
 
-/// An array or map of `count` elements of `size` items each. Every item takes a byte at least, so a count that cannot
-/// be is refused here, and a count that can is far from overflowing.
+/// An array or map of `count` elements of `size` items each. Every item takes a byte at least, so a count
+/// that cannot be is refused here, and a count that can is far from overflowing.
 #[inline]
 fn counted(reader: &Reader<'_>, at: usize, count: u64, size: u64) -> Result<Open, DecodeError> {
     match count.checked_mul(size) {
@@ -275,7 +277,8 @@ fn close(open: &mut Vec<Open, DEPTH_LIMIT>, at: usize) -> Result<(), DecodeError
     }
 }
 
-/// An item is complete: counts it in what it lies in, closes what that completes, and says whether nothing is open.
+/// An item is complete: counts it in what it lies in, closes what that completes, and says whether nothing is
+/// open.
 #[inline]
 fn is_complete(open: &mut Vec<Open, DEPTH_LIMIT>) -> bool {
     loop {

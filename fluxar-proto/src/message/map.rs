@@ -6,7 +6,7 @@ use super::item::{Item, skip};
 use super::token::{Reader, major};
 use super::{DecodeError, DecodeErrorKind, Expected};
 
-/// How many keys `meta`, `error` and the maps of the handshake may have.
+/// How many keys `meta` (§5.9), `error` (§5.12) and the maps of the handshake (§6.2) may have.
 pub const KEYS_LIMIT: usize = 64;
 
 /// Above this many keys sorting them beats comparing each with each.

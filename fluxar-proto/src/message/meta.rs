@@ -1,4 +1,4 @@
-//! `meta`: what a message says about itself.
+//! `meta`: what a message says about itself (§5.9).
 
 use core::fmt;
 

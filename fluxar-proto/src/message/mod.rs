@@ -1,8 +1,8 @@
-//! L3, messages: the envelope of seven fields, its ids, `meta`, payload and error.
+//! L3, messages (§5): the envelope of seven fields, its ids, `meta`, payload and error.
 //!
-//! A message is an array of exactly seven CBOR items. Encoding and decoding borrow and do not allocate; what is decoded
-//! points into the bytes it came from. Everything a peer can send is checked here once, in time proportional to its
-//! length: a value of a type of this module is what its type says.
+//! A message is an array of exactly seven CBOR items. Encoding and decoding borrow and do not allocate; what
+//! is decoded points into the bytes it came from. Everything a peer can send is checked here once, in time
+//! proportional to its length: a value of a type of this module is what its type says.
 //!
 //! The announced example takes 60 bytes:
 //!
@@ -47,7 +47,7 @@ pub use names::{key, verb};
 #[cfg(feature = "alloc")]
 pub use payload::Payload;
 
-/// The type of a message.
+/// The type of a message (§5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -110,7 +110,7 @@ impl core::fmt::Display for Kind {
     }
 }
 
-/// One message, borrowed.
+/// One message, borrowed (§5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// Its type.
@@ -119,7 +119,8 @@ pub struct Envelope<'a> {
     pub id: Id,
     /// `ref`: the id of the message that opened what this one continues. None: this message opens something.
     pub reference: Option<Id>,
-    /// Without `ref` an address: a method, a topic. With `ref` a verb. At most [`TARGET_LIMIT`] bytes.
+    /// Without `ref` an address: a method, a topic (§5.14). With `ref` a verb (§5.15). At most
+    /// [`TARGET_LIMIT`] bytes.
     pub target: Option<&'a str>,
     /// What the message says about itself.
     pub meta: Meta<'a>,

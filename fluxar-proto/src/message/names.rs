@@ -1,4 +1,4 @@
-//! The words that the protocol itself uses: verbs and well-known `meta` keys.
+//! The words that the protocol itself uses: verbs (§5.18) and well-known `meta` keys (§5.10).
 
 /// The targets of messages with a `ref`, and of control messages.
 pub mod verb {

@@ -11,7 +11,7 @@ use super::item::debug_bytes;
 use super::token::NULL;
 use super::{DecodeError, Item};
 
-/// What a message carries: one well-formed CBOR item, owned. Cloning shares the bytes.
+/// What a message carries: one well-formed CBOR item, owned (§5.11). Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Bytes);
 
@@ -26,8 +26,8 @@ impl Payload {
         Ok(Self(bytes))
     }
 
-    /// Takes the caller's word that `bytes` is one item and nothing else. What is not costs the connection that it is
-    /// sent over.
+    /// Takes the caller's word that `bytes` is one item and nothing else. What is not costs the connection
+    /// that it is sent over.
     ///
     /// # Panics
     ///

@@ -84,8 +84,8 @@ impl<'a> Reader<'a> {
         Some(chunk)
     }
 
-    /// Reads one head. What major type 7 holds, and whether an indefinite length may stand here, is the caller's
-    /// business.
+    /// Reads one head. What major type 7 holds, and whether an indefinite length may stand here, is the
+    /// caller's business.
     #[inline(always)]
     pub(super) fn head(&mut self) -> Result<Head, DecodeError> {
         let at = self.pos;
@@ -180,8 +180,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What an indefinite length is called where none may stand: for strings, arrays and maps it would be well-formed
-/// elsewhere, for the other major types nowhere.
+/// What an indefinite length is called where none may stand: for strings, arrays and maps it would be
+/// well-formed elsewhere, for the other major types nowhere.
 const fn indefinite(major: u8) -> DecodeErrorKind {
     match major {
         major::BYTES | major::TEXT | major::ARRAY | major::MAP => DecodeErrorKind::Indefinite,

@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::fuzzing::generate::{self, Source};
 
-/// Appendix C of RFC 8949, word for word where Rust allows, with the depth of §5.3: the length of the item, or none.
+/// Appendix C of RFC 8949, word for word where Rust allows, with the depth of §5.3: the length of the item,
+/// or none.
 struct Textbook<'a> {
     bytes: &'a [u8],
 }
@@ -92,7 +93,8 @@ fn textbook(bytes: &[u8]) -> bool {
     textbook.well_formed(false, DEPTH_LIMIT).is_some() && textbook.bytes.is_empty()
 }
 
-/// What another crate makes of the bytes; `None` where it does not know this kind of item, or checks more than we do.
+/// What another crate makes of the bytes; `None` where it does not know this kind of item, or checks more
+/// than we do.
 fn another_crate(bytes: &[u8]) -> Option<bool> {
     let mut reader = SliceReader::new(bytes);
     match Value::decode(&mut reader) {

@@ -5,13 +5,12 @@ use super::*;
 // spec: §16.1 §16.2
 #[test]
 fn the_codes_have_their_numbers_and_names() {
-    let expected = "1 cancelled 2 unknown 3 invalid_argument 4 deadline_exceeded 5 not_found 6 already_exists \
-        7 permission_denied 8 resource_exhausted 9 failed_precondition 10 aborted 11 out_of_range 12 unimplemented \
-        13 internal 14 unavailable 15 data_loss 16 unauthenticated 100 malformed 101 protocol_violation \
-        102 unsupported_version 103 message_too_large 104 flow_control 105 no_common_suite 106 decrypt_failed \
-        107 session_unknown 108 heartbeat_timeout 109 draining";
-    let codes: std::vec::Vec<_> =
-        Code::ALL.iter().map(|code| std::format!("{} {}", code.0, code.name())).collect();
+    let expected = "1 cancelled 2 unknown 3 invalid_argument 4 deadline_exceeded 5 not_found 6 already_exists 7 \
+        permission_denied 8 resource_exhausted 9 failed_precondition 10 aborted 11 out_of_range 12 \
+        unimplemented 13 internal 14 unavailable 15 data_loss 16 unauthenticated 100 malformed 101 \
+        protocol_violation 102 unsupported_version 103 message_too_large 104 flow_control 105 \
+        no_common_suite 106 decrypt_failed 107 session_unknown 108 heartbeat_timeout 109 draining";
+    let codes: Vec<_> = Code::ALL.iter().map(|code| std::format!("{} {}", code.0, code.name())).collect();
     assert_eq!(codes.join(" "), expected);
 }
 

@@ -8,7 +8,8 @@ fn check(bytes: &[u8], kind: DecodeErrorKind, offset: usize) {
     assert_eq!(Envelope::decode(bytes), Err(DecodeError { offset, kind }), "{bytes:02x?}");
 }
 
-/// What stands behind the id of a call, what is wrong with it, and where that is, counted from the end of the id.
+/// What stands behind the id of a call, what is wrong with it, and where that is, counted from the end of the
+/// id.
 type Case = (&'static str, DecodeErrorKind, usize);
 
 fn check_all(cases: &[Case]) {
