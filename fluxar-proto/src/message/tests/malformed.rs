@@ -195,6 +195,20 @@ fn a_key_twice_is_found_among_any_number_of_keys() {
     }
 }
 
+// spec: §5.9
+#[test]
+fn of_several_keys_twice_the_first_to_repeat_is_named() {
+    for count in [5, 20] {
+        let fillers = pairs(count, None);
+        // b, a, a, b, a: the second `a` is the first key that has stood before.
+        let rest = std::format!(
+            "f6 f6 b8 {:02x} {fillers} 6162 00 6161 00 6161 00 6162 00 6161 00 f6 f6",
+            count + 5
+        );
+        check(&after_id(&rest), DuplicateKey, AFTER_ID + 4 + 4 * count + 6);
+    }
+}
+
 // spec: §5.9 §5.12
 #[test]
 fn more_than_64_keys_are_refused_from_the_count() {
