@@ -1,2 +1,62 @@
-//! x
-fn main() {}
+//! The benchmark suite: FLUXAR and its neighbours, side by side.
+//!
+//! `cargo run --release -p fluxar-bench -- --help` says what can be chosen. All tables are Markdown.
+//!
+//! What is compared is always measured in the same run, round by round in turn, so that a neighbour on the same machine
+//! disturbs everyone alike. Ratios are formed within a round; what is shown is the median over the rounds.
+
+mod codec;
+mod contender;
+mod load;
+mod machine;
+mod options;
+mod process;
+mod rpc;
+mod stats;
+mod table;
+
+use std::process::ExitCode;
+
+use options::{Options, Part};
+
+/// Anything that ends the run; shown to the user as it is.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some(process::CHILD) => process::child(&arguments[1..]),
+        _ => run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fluxar-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), Error> {
+    let Some(options) = Options::parse(arguments)? else {
+        print!("{}", options::HELP);
+        return Ok(());
+    };
+    if cfg!(debug_assertions) {
+        eprintln!("fluxar-bench: this is a debug build, its figures mean nothing");
+    }
+    println!("# {}\n", machine::describe());
+    if options.wants(Part::Codec) {
+        println!("{}", codec::describe(options.rounds));
+        println!("{}", codec::run(options.rounds));
+    }
+    let parts =
+        [Part::Latency, Part::Throughput].into_iter().filter(|&part| options.wants(part)).collect::<Vec<_>>();
+    if !parts.is_empty() {
+        println!("{}", rpc::describe(&options)?);
+    }
+    for part in parts {
+        println!("{}", rpc::run(part, &options)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Who is measured. Each contender echoes bytes over loopback TCP, server and client on a current-thread Tokio runtime
+//! of their own, with TCP_NODELAY.
+//!
+//! A new one needs a module with `serve` and `measure`, and its name here.
+
+mod raw;
+mod tonic;
+
+use std::net::{SocketAddr, TcpListener};
+
+use crate::Error;
+use crate::load::{Load, Measured};
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// Nothing but the socket.
+    Raw,
+    /// gRPC.
+    Tonic,
+}
+
+impl Contender {
+    /// Everyone; the one they are compared to comes first.
+    pub(crate) const ALL: [Self; 2] = [Self::Raw, Self::Tonic];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Tonic => "tonic",
+        }
+    }
+
+    /// What it is, for the reader of a table.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Raw => {
+                "a Tokio echo of frames with a 4-byte length; whatever has arrived is answered with one write"
+            }
+            Self::Tonic => "a unary gRPC call of a message with one `bytes` field",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|contender| contender.name() == name);
+        found.ok_or_else(|| format!("there is no contender {name}").into())
+    }
+
+    /// Serves every connection that comes, until an error.
+    pub(crate) async fn serve(self, listener: TcpListener) -> Result<(), Error> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        match self {
+            Self::Raw => raw::serve(listener).await,
+            Self::Tonic => tonic::serve(listener).await,
+        }
+    }
+
+    /// Connects, and puts the load on the server.
+    pub(crate) async fn measure(self, server: SocketAddr, load: Load) -> Result<Measured, Error> {
+        match self {
+            Self::Raw => raw::measure(server, load).await,
+            Self::Tonic => tonic::measure(server, load).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Every contender answers under every kind of load.
+    #[tokio::test]
+    async fn calls_are_answered() {
+        for contender in Contender::ALL {
+            for (in_flight, payload) in [(1, 0), (1, 64), (128, 64), (128, 1024)] {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                let load =
+                    Load { in_flight, payload, warm_up: Duration::ZERO, measure: Duration::from_millis(20) };
+                let measured = tokio::select! {
+                    served = contender.serve(listener) => panic!("{} stopped serving: {served:?}", contender.name()),
+                    measured = contender.measure(address, load) => measured.unwrap(),
+                };
+                assert!(measured.per_second > 0.0, "{} {load:?}", contender.name());
+                assert_eq!(measured.p50 > 0, in_flight == 1);
+                assert!(measured.p99 >= measured.p50);
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The suite runs, and its processes find each other. What it measures is nobody's business here.
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fluxar-bench")).args(arguments).output().expect("the suite starts")
+}
+
+#[test]
+fn prints_a_row_for_every_contender_and_load() {
+    let output = run(&["--only", "latency,throughput", "--rounds", "2", "--seconds", "0.05"]);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for heading in ["Latency: one call in flight, 64 ", "Throughput: 128 calls in flight, 1024 "] {
+        assert!(shown.contains(heading), "{heading}: {shown}");
+    }
+    for contender in ["raw", "tonic"] {
+        assert_eq!(shown.matches(&format!("\n| {contender} ")).count(), 4, "{contender}: {shown}");
+    }
+}
+
+#[test]
+fn says_what_it_does_not_know() {
+    let output = run(&["--only", "everything"]);
+    assert!(!output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+    assert!(run(&["--help"]).status.success());
+}
