@@ -17,7 +17,7 @@ pub(crate) struct Load {
     pub(crate) payload: usize,
     /// How long calls run before anything counts.
     pub(crate) warm_up: Duration,
-    /// How long calls are counted.
+    /// How long calls are counted; longer where none has been answered by then.
     pub(crate) measure: Duration,
 }
 
@@ -99,6 +99,9 @@ async fn many_at_a_time<C: Caller>(caller: C, load: Load) -> Result<Measured, Er
         tokio::time::sleep(load.warm_up).await;
         let (began, before) = (Instant::now(), answered.get());
         tokio::time::sleep(load.measure).await;
+        while answered.get() == before {
+            tokio::task::yield_now().await; // a rate needs one answer at the least
+        }
         (answered.get() - before) as f64 / began.elapsed().as_secs_f64()
     };
     tokio::select! {

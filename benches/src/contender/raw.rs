@@ -59,7 +59,8 @@ async fn many_in_flight(stream: &TcpStream, load: Load) -> Result<Measured, Erro
     Ok(Measured { per_second: answered as f64 / elapsed.as_secs_f64(), p50: 0, p99: 0 })
 }
 
-/// Answers every response with the next request, for some time. How many responses came, and how long it took.
+/// Answers every response with the next request, for some time and until one has come. How many responses came, and
+/// how long it took.
 async fn run_for(link: &mut Link<'_>, request: &[u8], time: Duration) -> Result<(u64, Duration), Error> {
     let began = Instant::now();
     let mut answered = 0;
@@ -75,7 +76,7 @@ async fn run_for(link: &mut Link<'_>, request: &[u8], time: Duration) -> Result<
         }
         answered += frames as u64;
         let elapsed = began.elapsed();
-        if elapsed >= time {
+        if elapsed >= time && answered > 0 {
             return Ok((answered, elapsed));
         }
     }
