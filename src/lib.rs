@@ -1,3 +1,84 @@
-//! FLUXAR
+//! FLUXAR: RPC, streaming and publish/subscribe in one protocol, over one connection, between equal peers.
+//!
+//! This crate is the front door. It brings a runtime adapter (feature `tokio`, on by default), with [`Server`],
+//! [`Client`] and what belongs to them. The protocol itself, without I/O, is the crate `fluxar-proto`, for those who
+//! embed it in an event loop of their own; `SPEC.md` in the repository is the specification.
+//!
+//! Calls are built so far. Streams and publish/subscribe are specified and not built yet.
+//!
+//! # A server and a client
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use fluxar::{Client, Request, Server};
+//!
+//! let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! server.handle("users.name", |req: Request| async move {
+//!     let id: u32 = req.payload()?;
+//!     Ok(format!("user {id}"))
+//! });
+//! let url = server.url();
+//! tokio::spawn(server.run());
+//!
+//! let client = Client::connect(url).build().await?;
+//! let name: String = client.call("users.name", &42).await?;
+//! assert_eq!(name, "user 42");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Calls
+//!
+//! [`Peer::call`] gives a [`Call`]; awaiting it makes the call and gives its outcome. Dropping the future cancels the
+//! call at the callee too. [`Call::timeout`] sets a deadline that both sides enforce. [`Call::start`] keeps the call
+//! open as an [`OpenCall`], for updates in both directions.
+//!
+//! Payloads are anything that serde can write and read; [`Raw`] passes CBOR through untouched.
+//!
+//! # Both sides are peers
+//!
+//! A handler reaches its caller with [`Request::peer`], and a client registers handlers like a server does:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use fluxar::{Client, Request, Server};
+//! # let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! server.handle("greet", |req: Request| async move {
+//!     let name: String = req.peer().call("who.are.you", &()).await?;
+//!     Ok(format!("Hello, {name}!"))
+//! });
+//! # let url = server.url();
+//! # tokio::spawn(server.run());
+//! let client = Client::connect(url).handle("who.are.you", |_| async { Ok("Ada") }).build().await?;
+//! let greeting: String = client.call("greet", &()).await?;
+//! assert_eq!(greeting, "Hello, Ada!");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Errors
+//!
+//! An [`Error`] has a code (those of gRPC, some of the protocol, and your own from 1,000), a message, data, and says
+//! whether a retry is safe: [`Error::is_retry_safe`] holds where the call was certainly not acted upon. A handler
+//! returns one, or lets `?` turn any other error into a [`HandlerError`], of which the caller learns nothing but that
+//! the handler failed.
+//!
+//! # Limits
+//!
+//! Everything that a peer can make this side hold is bounded: see [`Config`] and [`Limits`], and `configure` on the
+//! builders.
+
+#[cfg(not(feature = "tokio"))]
+#[doc(inline)]
+pub use fluxar_runtime::*;
 #[cfg(feature = "tokio")]
+#[doc(inline)]
 pub use fluxar_tokio::*;
