@@ -46,7 +46,12 @@ impl<R: Runtime + Default> Server<R> {
     /// Begins a server that listens on `url`: `tcp://host:port`, `unix:///path`; a bare `host:port` means TCP. Port 0
     /// lets the system choose.
     pub fn bind(url: impl Into<String>) -> ServerBuilder<R> {
-        ServerBuilder::new(R::default(), url)
+        ServerBuilder::new(R::default()).listen(url)
+    }
+
+    /// Begins a server on a socket that listens already, as one that a supervisor hands over.
+    pub fn on(listener: R::Listener) -> ServerBuilder<R> {
+        ServerBuilder::new(R::default()).listener(listener)
     }
 }
 
@@ -119,6 +124,7 @@ impl<R: Runtime> fmt::Debug for Server<R> {
 pub struct ServerBuilder<R: Runtime> {
     runtime: R,
     urls: Vec<String>,
+    listeners: Vec<R::Listener>,
     transport: Option<Transport>,
     settings: Settings,
     router: Router,
@@ -126,10 +132,18 @@ pub struct ServerBuilder<R: Runtime> {
 }
 
 impl<R: Runtime> ServerBuilder<R> {
-    /// As [`Server::bind`], on a runtime that has no default.
-    pub fn new(runtime: R, url: impl Into<String>) -> Self {
+    /// A server on `runtime` that listens nowhere yet.
+    pub fn new(runtime: R) -> Self {
         let (settings, router) = (Settings::default(), Router::default());
-        Self { runtime, urls: vec![url.into()], transport: None, settings, router, on_connect: None }
+        Self {
+            runtime,
+            urls: Vec::new(),
+            listeners: Vec::new(),
+            transport: None,
+            settings,
+            router,
+            on_connect: None,
+        }
     }
 
     setters!();
@@ -137,6 +151,12 @@ impl<R: Runtime> ServerBuilder<R> {
     /// Listens on one more address.
     pub fn listen(mut self, url: impl Into<String>) -> Self {
         self.urls.push(url.into());
+        self
+    }
+
+    /// Listens on one more socket, which listens already.
+    pub fn listener(mut self, listener: R::Listener) -> Self {
+        self.listeners.push(listener);
         self
     }
 
@@ -162,17 +182,17 @@ impl<R: Runtime> ServerBuilder<R> {
     ///
     /// Where an address is bad, or cannot be listened on.
     pub async fn build(self) -> Result<Server<R>, BindError> {
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        let mut listeners = self.listeners;
         for url in &self.urls {
             let address: Address = url.parse()?;
             if self.transport.is_some_and(|wanted| wanted != address.transport()) {
                 return Err(BindError::WrongTransport(address));
             }
-            let failed = |error| BindError::Io(address.clone(), error);
-            let listener = self.runtime.bind(&address).await.map_err(failed)?;
-            addresses.push(listener.local_address().map_err(failed)?);
-            listeners.push(listener);
+            let listener = self.runtime.bind(&address).await;
+            listeners.push(listener.map_err(|error| BindError::Io(url.clone(), error))?);
         }
+        let addresses = listeners.iter().map(Listener::local_address).collect::<io::Result<_>>();
+        let addresses = addresses.map_err(|error| BindError::Io("a listening socket".into(), error))?;
         Ok(Server {
             runtime: self.runtime,
             handle: ServerHandle { connections: Connections::new(listeners.len()) },
@@ -200,7 +220,7 @@ pub enum BindError {
     /// The address is not of the transport asked for.
     WrongTransport(Address),
     /// The system does not let us listen there.
-    Io(Address, io::Error),
+    Io(String, io::Error),
 }
 
 impl fmt::Display for BindError {

@@ -3,6 +3,7 @@
 //!
 //! A new one needs a module with `serve` and `measure`, and its name here.
 
+mod fluxar;
 mod raw;
 mod tonic;
 
@@ -16,17 +17,20 @@ use crate::load::{Load, Measured};
 pub(crate) enum Contender {
     /// Nothing but the socket.
     Raw,
+    /// This project.
+    Fluxar,
     /// gRPC.
     Tonic,
 }
 
 impl Contender {
     /// Everyone; the one they are compared to comes first.
-    pub(crate) const ALL: [Self; 2] = [Self::Raw, Self::Tonic];
+    pub(crate) const ALL: [Self; 3] = [Self::Raw, Self::Fluxar, Self::Tonic];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Fluxar => "fluxar",
             Self::Tonic => "tonic",
         }
     }
@@ -37,6 +41,7 @@ impl Contender {
             Self::Raw => {
                 "a Tokio echo of frames with a 4-byte length; whatever has arrived is answered with one write"
             }
+            Self::Fluxar => "a call whose payload is a byte string, through `Server`, `Client` and serde",
             Self::Tonic => "a unary gRPC call of a message with one `bytes` field",
         }
     }
@@ -52,6 +57,7 @@ impl Contender {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         match self {
             Self::Raw => raw::serve(listener).await,
+            Self::Fluxar => fluxar::serve(listener).await,
             Self::Tonic => tonic::serve(listener).await,
         }
     }
@@ -60,6 +66,7 @@ impl Contender {
     pub(crate) async fn measure(self, server: SocketAddr, load: Load) -> Result<Measured, Error> {
         match self {
             Self::Raw => raw::measure(server, load).await,
+            Self::Fluxar => fluxar::measure(server, load).await,
             Self::Tonic => tonic::measure(server, load).await,
         }
     }
