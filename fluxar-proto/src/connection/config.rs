@@ -4,15 +4,15 @@ use alloc::string::String;
 use core::time::Duration;
 
 use crate::pattern::CallLimits;
-use crate::session::Limits;
+use crate::session::{Limits, cut_agent};
 
 /// The settings of a connection; share one behind an `Arc` among all connections that have the same.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What this side calls itself in the handshake. Default `fluxar-rs/VERSION`.
+    /// What this side calls itself in the handshake, of which 255 bytes are told. Default `fluxar-rs/VERSION`.
     pub agent: Option<String>,
-    /// What this side announces that it is ready to receive.
+    /// What this side announces that it is ready to receive. Values outside their range count as its nearest end.
     pub limits: Limits,
     /// How long the handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
@@ -54,6 +54,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The limits as they are announced and enforced: within their ranges.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.clamped()
+    }
+
+    /// The agent as it is announced: at most 255 bytes.
+    pub(super) fn agent(&self) -> Option<String> {
+        self.agent.as_deref().map(cut_agent).map(String::from)
+    }
+
     pub(super) fn call_limits(&self) -> CallLimits {
         CallLimits {
             max_calls: self.limits.max_calls as usize,

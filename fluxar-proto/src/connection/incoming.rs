@@ -84,17 +84,21 @@ impl Incoming {
         {
             return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
         }
-        if envelope.kind != Kind::Hello || envelope.reference.is_some() || envelope.error.is_some() {
-            return Err(self.fail(Violation::HelloExpected.into(), now, out));
+        if let Some(violation) = violation_of(&envelope) {
+            return Err(self.fail(violation.into(), now, out));
         }
-        let offer = match Offer::decode(envelope.payload) {
-            Ok(offer) => offer,
+        let id = envelope.id;
+        let versions = match Offer::decode_versions(envelope.payload) {
+            Ok(versions) => versions,
             Err(error) => return Err(self.fail(error.into(), now, out)),
         };
-        let id = envelope.id;
-        let Some(version) = choose_version(&offer.versions) else {
+        let Some(version) = choose_version(&versions) else {
             refuse(id, self.ids.next(now), refused_version(), out);
             return Err(ConnectionError::NoCommonVersion);
+        };
+        let offer = match Offer::decode(versions, envelope.payload) {
+            Ok(offer) => offer,
+            Err(error) => return Err(self.fail(error.into(), now, out)),
         };
         Ok(Offered { config: self.config, ids: self.ids, deadline: self.deadline, id, offer, version })
     }
@@ -106,18 +110,40 @@ impl Incoming {
     /// [`TimedOut`](ConnectionError::TimedOut) once it has; the link is over then, as with
     /// [`handle_input`](Self::handle_input).
     pub fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
-        if now < self.deadline {
-            return Ok(());
-        }
-        let error = ConnectionError::TimedOut(Timeout::Handshake);
-        tell(&error, self.ids.next(now), out);
-        Err(error)
+        handshake_timeout(now, self.deadline, &mut self.ids, out)
     }
 
     fn fail(mut self, error: ConnectionError, now: Instant, out: &mut TransmitBuf) -> ConnectionError {
         tell(&error, self.ids.next(now), out);
         error
     }
+}
+
+/// What keeps a message that is no `close` from being an offer.
+fn violation_of(envelope: &Envelope<'_>) -> Option<Violation> {
+    if envelope.kind != Kind::Hello || envelope.reference.is_some() {
+        Some(Violation::HelloExpected)
+    } else if envelope.target.is_some() {
+        Some(Violation::MisplacedTarget)
+    } else if envelope.error.is_some() {
+        Some(Violation::MisplacedError)
+    } else {
+        None
+    }
+}
+
+fn handshake_timeout(
+    now: Instant,
+    deadline: Instant,
+    ids: &mut IdSource,
+    out: &mut TransmitBuf,
+) -> Result<(), ConnectionError> {
+    if now < deadline {
+        return Ok(());
+    }
+    let error = ConnectionError::TimedOut(Timeout::Handshake);
+    tell(&error, ids.next(now), out);
+    Err(error)
 }
 
 /// How far a handshake has come.
@@ -151,13 +177,23 @@ impl Offered {
         self.deadline
     }
 
+    /// The deadline may have passed while the verdict was awaited (§6.9).
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ConnectionError::TimedOut) once it has; the link is over then, and `out` holds what the peer is
+    /// to be told before the transport is closed.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        handshake_timeout(now, self.deadline, &mut self.ids, out)
+    }
+
     /// Accepts: the connection is established, and its first message is the answer.
     pub fn accept(self, now: Instant) -> Connection {
         let answer = Answer {
             version: self.version,
-            agent: self.config.agent.clone(),
+            agent: self.config.agent(),
             features: alloc::vec::Vec::new(),
-            limits: self.config.limits,
+            limits: self.config.limits(),
         };
         Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer)
     }

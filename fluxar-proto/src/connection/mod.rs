@@ -114,7 +114,7 @@ impl Connection {
     /// The initiator's side of a new link: its first message is the offer.
     pub fn initiate(config: Arc<Config>, now: Instant, mut ids: IdSource) -> Self {
         let id = ids.next(now);
-        let offer = Offer::new(config.agent.clone(), config.limits);
+        let offer = Offer::new(config.agent(), config.limits());
         let hello = Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode());
         let state = State::Offering { offer: id, deadline: now + config.handshake_timeout };
         Self::new(config, now, ids, state, hello)
@@ -164,7 +164,7 @@ impl Connection {
         limits: Limits,
     ) {
         self.state = State::Established;
-        self.heartbeat.start(self.config.limits.heartbeat_ms, limits.heartbeat_ms, now);
+        self.heartbeat.start(self.config.limits().heartbeat_ms, limits.heartbeat_ms, now);
         self.calls.start(limits.max_calls, limits.max_message);
         self.peer = Some(PeerInfo { agent, version, features, limits });
         self.events.push_back(Event::Established);
@@ -215,7 +215,7 @@ impl Connection {
     fn frame_limit(&self) -> u32 {
         match self.state {
             State::Offering { .. } => frame::HANDSHAKE_LIMIT,
-            _ => self.config.limits.max_message.saturating_add(frame::ALLOWANCE),
+            _ => self.config.limits().max_message.saturating_add(frame::ALLOWANCE),
         }
     }
 

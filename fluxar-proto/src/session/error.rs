@@ -76,6 +76,12 @@ pub enum Violation {
     WrongRole(Id),
     /// A message of a type that always refers to something, without a `ref`.
     MissingRef,
+    /// An opening without the target that it needs.
+    MissingTarget,
+    /// An offer with a target.
+    MisplacedTarget,
+    /// An error in a message that cannot have one.
+    MisplacedError,
     /// More cancelled or refused openings than are borne.
     Flood,
 }
@@ -98,8 +104,7 @@ impl ConnectionError {
         match self {
             Self::Frame(FrameError::TooLong { .. }) => Code::MESSAGE_TOO_LARGE,
             Self::Frame(FrameError::Empty) | Self::Malformed(_) | Self::Hello(_) => Code::MALFORMED,
-            Self::Violation(Violation::Flood) => Code::RESOURCE_EXHAUSTED,
-            Self::Violation(_) => Code::PROTOCOL_VIOLATION,
+            Self::Violation(violation) => violation.code(),
             Self::NoCommonVersion => Code::UNSUPPORTED_VERSION,
             Self::Refused(error) => error.code,
             Self::TimedOut(Timeout::Handshake) => Code::DEADLINE_EXCEEDED,
@@ -141,6 +146,23 @@ impl ConnectionError {
     }
 }
 
+impl Violation {
+    /// Some are wrong in their shape alone, whatever has happened before (§5.14).
+    const fn code(self) -> Code {
+        match self {
+            Self::MissingRef | Self::MissingTarget | Self::MisplacedTarget | Self::MisplacedError => {
+                Code::MALFORMED
+            }
+            Self::Flood => Code::RESOURCE_EXHAUSTED,
+            Self::HelloExpected
+            | Self::HelloRepeated
+            | Self::WrongAnswer
+            | Self::DuplicateId(_)
+            | Self::WrongRole(_) => Code::PROTOCOL_VIOLATION,
+        }
+    }
+}
+
 impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed = |f: &mut fmt::Formatter<'_>, who: &str, error: &Option<Error>| match error {
@@ -151,6 +173,9 @@ impl fmt::Display for ConnectionError {
             Self::Frame(error) => write!(f, "bad frame: {error}"),
             Self::Malformed(error) => write!(f, "malformed message: {error}"),
             Self::Hello(error) => write!(f, "bad hello: {error}"),
+            Self::Violation(error) if error.code() == Code::MALFORMED => {
+                write!(f, "malformed message: {error}")
+            }
             Self::Violation(error) => write!(f, "protocol violation: {error}"),
             Self::NoCommonVersion => f.write_str("no common protocol version"),
             Self::Refused(error) => write!(f, "connection refused: {error}"),
@@ -177,6 +202,9 @@ impl fmt::Display for Violation {
             Self::DuplicateId(id) => write!(f, "an opening with the id of something open, {id}"),
             Self::WrongRole(id) => write!(f, "the sender's role does not allow this on {id}"),
             Self::MissingRef => f.write_str("a message of this type needs a ref"),
+            Self::MissingTarget => f.write_str("an opening of this type needs a target"),
+            Self::MisplacedTarget => f.write_str("an offer has no target"),
+            Self::MisplacedError => f.write_str("a message of this kind has no error"),
             Self::Flood => f.write_str("too many cancelled or refused openings"),
         }
     }

@@ -6,12 +6,18 @@ use core::convert::Infallible;
 
 use minicbor::{Encoder, encode};
 
-use super::error::HelloError;
+use super::error::{ConnectionError, HelloError, Violation};
 use super::limits::Limits;
 use crate::message::{Code, Error, Item, Payload};
 
 /// The protocol versions that this implementation speaks.
 pub(crate) const VERSIONS: &[u64] = &[1];
+
+/// The features that the protocol has; other names mean nothing to us.
+const FEATURES: [&str; 4] = ["stream", "pubsub", "resume", "lanes"];
+
+/// The longest name that a side may give itself, in bytes.
+const MAX_AGENT: usize = 255;
 
 /// What an initiator offers in the first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,24 +48,21 @@ impl Offer {
         })
     }
 
-    /// Unknown keys are ignored (§6.2): that is how later versions add to the offer.
-    pub(crate) fn decode(item: Item<'_>) -> Result<Self, HelloError> {
-        let mut versions = None;
-        let common = Common::decode(item, |key, value| {
-            if key == "versions" {
-                let list = value.array()?.map(|v| v.as_u64().ok_or(HelloError::Invalid("versions")));
-                versions = Some(list.collect::<Result<Vec<u64>, _>>()?);
-            }
-            Ok(())
-        })?;
-        match versions {
-            Some(versions) if !versions.is_empty() => {
-                let features = common.features.unwrap_or_default();
-                Ok(Self { versions, agent: common.agent, features, limits: common.limits })
-            }
-            Some(_) => Err(HelloError::Invalid("versions")),
-            None => Err(HelloError::Missing("versions")),
-        }
+    /// The versions of an offer. They are read before all else, since the meaning of the rest may have changed in a
+    /// version that we do not know (§6.5).
+    pub(crate) fn decode_versions(item: Item<'_>) -> Result<Vec<u64>, HelloError> {
+        let versions = item.map()?.find(|(key, _)| *key == "versions");
+        let (_, versions) = versions.ok_or(HelloError::Missing("versions"))?;
+        let versions =
+            versions.array()?.map(|version| version.as_u64().ok_or(HelloError::Invalid("versions")));
+        let versions = versions.collect::<Result<Vec<u64>, _>>()?;
+        if versions.is_empty() { Err(HelloError::Invalid("versions")) } else { Ok(versions) }
+    }
+
+    /// The rest of an offer. Unknown keys are ignored (§6.2): that is how later versions add to it.
+    pub(crate) fn decode(versions: Vec<u64>, item: Item<'_>) -> Result<Self, HelloError> {
+        let common = Common::decode(item, |_, _| Ok(()))?;
+        Ok(Self { versions, agent: common.agent, features: common.caps.features, limits: common.limits })
     }
 }
 
@@ -84,24 +87,23 @@ impl Answer {
         })
     }
 
-    pub(crate) fn decode(item: Item<'_>) -> Result<Self, HelloError> {
+    /// Our offer holds neither compression nor encryption, a key or a session, so that none can be chosen (§6.4).
+    pub(crate) fn decode(item: Item<'_>) -> Result<Self, ConnectionError> {
         let mut version = None;
-        let mut demands = None;
+        let mut unasked = false;
         let common = Common::decode(item, |key, value| {
             match key {
                 "version" => version = Some(value.as_u64().ok_or(HelloError::Invalid("version"))?),
-                // Each of these would answer something that our offer did not contain.
-                "next" | "psk" | "resumed" | "challenge" => demands = Some(key),
+                "next" | "psk" | "resumed" | "challenge" => unasked = true,
                 _ => {}
             }
             Ok(())
         })?;
-        if demands.is_some() {
-            return Err(HelloError::Invalid("answer to what was not offered"));
+        if unasked || common.caps.others {
+            return Err(Violation::WrongAnswer.into());
         }
         let version = version.ok_or(HelloError::Missing("version"))?;
-        let features = common.features.unwrap_or_default();
-        Ok(Self { version, agent: common.agent, features, limits: common.limits })
+        Ok(Self { version, agent: common.agent, features: common.caps.features, limits: common.limits })
     }
 }
 
@@ -154,8 +156,17 @@ fn encode_hello(
 /// What offer and answer have in common.
 struct Common {
     agent: Option<String>,
-    features: Option<Vec<String>>,
+    caps: Caps,
     limits: Limits,
+}
+
+/// The capabilities in a hello.
+#[derive(Default)]
+struct Caps {
+    /// The features that we know by name, each once.
+    features: Vec<String>,
+    /// Compression or encryption is there too.
+    others: bool,
 }
 
 impl Common {
@@ -163,11 +174,11 @@ impl Common {
         item: Item<'a>,
         mut other: impl FnMut(&'a str, Item<'a>) -> Result<(), HelloError>,
     ) -> Result<Self, HelloError> {
-        let mut common = Self { agent: None, features: None, limits: Limits::ABSENT };
+        let mut common = Self { agent: None, caps: Caps::default(), limits: Limits::ABSENT };
         for (key, value) in item.map()? {
             match key {
-                "agent" => common.agent = Some(text(value, "agent")?),
-                "caps" => common.features = features(value)?,
+                "agent" => common.agent = Some(agent(value)?),
+                "caps" => common.caps = caps(value)?,
                 "limits" => common.limits = Limits::decode(value)?,
                 _ => other(key, value)?,
             }
@@ -176,19 +187,36 @@ impl Common {
     }
 }
 
-fn features(caps: Item<'_>) -> Result<Option<Vec<String>>, HelloError> {
-    for (key, value) in caps.map()? {
-        if key == "features" {
-            return value
-                .array()?
-                .map(|feature| text(feature, "features"))
-                .collect::<Result<_, _>>()
-                .map(Some);
+fn caps(item: Item<'_>) -> Result<Caps, HelloError> {
+    let mut caps = Caps::default();
+    for (key, value) in item.map()? {
+        match key {
+            "features" => caps.features = features(value)?,
+            "compress" | "encrypt" => caps.others = true,
+            _ => {}
         }
     }
-    Ok(None)
+    Ok(caps)
 }
 
-fn text(item: Item<'_>, what: &'static str) -> Result<String, HelloError> {
-    item.as_str().map(String::from).ok_or(HelloError::Invalid(what))
+/// However many names there are, what is kept of them is bounded.
+fn features(item: Item<'_>) -> Result<Vec<String>, HelloError> {
+    let mut features = Vec::<String>::new();
+    for name in item.array()? {
+        let name = name.as_str().ok_or(HelloError::Invalid("features"))?;
+        if FEATURES.contains(&name) && !features.iter().any(|known| known == name) {
+            features.push(name.into());
+        }
+    }
+    Ok(features)
+}
+
+fn agent(item: Item<'_>) -> Result<String, HelloError> {
+    let agent = item.as_str().filter(|agent| agent.len() <= MAX_AGENT);
+    agent.map(String::from).ok_or(HelloError::Invalid("agent"))
+}
+
+/// As much of our own name as a hello may hold.
+pub(crate) fn cut_agent(agent: &str) -> &str {
+    agent.get(..agent.floor_char_boundary(MAX_AGENT)).unwrap_or_default()
 }

@@ -6,14 +6,24 @@ use core::convert::Infallible;
 use minicbor::{Encoder, encode};
 
 use super::error::HelloError;
+use crate::frame;
 use crate::message::Item;
+
+/// The smallest `max_message` that there is, in bytes: room for every message of the protocol itself.
+const MIN_MESSAGE: u32 = 1024;
+/// The largest: with the allowance of a frame it still fits the length of one.
+const MAX_MESSAGE: u32 = u32::MAX - frame::ALLOWANCE;
+/// The shortest heartbeat, in milliseconds.
+const MIN_HEARTBEAT: u32 = 100;
+/// The largest credit of a stream, in bytes.
+const MAX_WINDOW: u32 = i32::MAX as u32;
 
 /// The limits that a side announces in its hello: what the *other* side may send to it.
 ///
 /// The default is what this implementation announces; [`Limits::ABSENT`] is what a hello means that leaves them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message, in bytes of its encoded envelope. A longer one is fatal. Default 16 MiB.
+    /// The largest message, in bytes of its encoded envelope, at least 1,024. A longer one is fatal. Default 16 MiB.
     pub max_message: u32,
     /// Calls of the other side that may be open at once. One more gets `resource_exhausted`. Default 1,024.
     pub max_calls: u32,
@@ -25,7 +35,8 @@ pub struct Limits {
     pub max_subscriptions: u32,
     /// Unreleased messages with acknowledgement at once. Default 256.
     pub max_inflight: u32,
-    /// The heartbeat wanted, in milliseconds; 0 for none. The smaller non-zero one of both sides holds. Default 15,000.
+    /// The heartbeat wanted, in milliseconds; 0 for none, otherwise at least 100. The smaller non-zero one of both
+    /// sides holds. Default 15,000.
     pub heartbeat_ms: u32,
 }
 
@@ -54,6 +65,17 @@ impl Limits {
         ]
     }
 
+    /// The same limits within their ranges.
+    pub(crate) fn clamped(self) -> Self {
+        let heartbeat_ms = if self.heartbeat_ms == 0 { 0 } else { self.heartbeat_ms.max(MIN_HEARTBEAT) };
+        Self {
+            max_message: self.max_message.clamp(MIN_MESSAGE, MAX_MESSAGE),
+            stream_window: self.stream_window.min(MAX_WINDOW),
+            heartbeat_ms,
+            ..self
+        }
+    }
+
     pub(super) fn is_absent(&self) -> bool {
         *self == Self::ABSENT
     }
@@ -68,7 +90,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Reads a `limits` map; a value beyond 32 bits means "more than we could ever send" and is cut to that.
+    /// Reads a `limits` map. What lies above a range is cut to it: it means "more than we could ever send".
     pub(super) fn decode(item: Item<'_>) -> Result<Self, HelloError> {
         let mut limits = Self::ABSENT;
         for (key, value) in item.map()? {
@@ -85,7 +107,10 @@ impl Limits {
             let value = value.as_u64().ok_or(HelloError::Invalid("limits"))?;
             *slot = u32::try_from(value).unwrap_or(u32::MAX);
         }
-        Ok(limits)
+        if limits.max_message < MIN_MESSAGE {
+            return Err(HelloError::Invalid("max_message"));
+        }
+        Ok(limits.clamped())
     }
 }
 

@@ -11,6 +11,6 @@ pub(crate) use budget::Budget;
 pub use error::{ConnectionError, HelloError, Initiator, Timeout, Violation};
 pub(crate) use heartbeat::{Due, Heartbeat};
 pub use hello::Offer;
-pub(crate) use hello::{Answer, VERSIONS, choose_version, refused_version};
+pub(crate) use hello::{Answer, VERSIONS, choose_version, cut_agent, refused_version};
 pub use ids::IdSource;
 pub use limits::Limits;
