@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Config, Connection, TransmitBuf};
+use super::{Config, Connection, TransmitBuf, is_close};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};
@@ -78,10 +78,7 @@ impl Incoming {
             Ok(envelope) => envelope,
             Err(error) => return Err(self.fail(error.into(), now, out)),
         };
-        if envelope.kind == Kind::Control
-            && envelope.target == Some(verb::CLOSE)
-            && envelope.reference.is_none()
-        {
+        if is_close(&envelope) {
             return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
         }
         if let Some(violation) = violation_of(&envelope) {

@@ -225,41 +225,71 @@ impl Connection {
         envelope: &Envelope<'_>,
         frame: &Bytes,
     ) -> Result<(), ConnectionError> {
+        if is_close(envelope) {
+            return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
+        }
         match (envelope.kind, &self.state) {
-            (Kind::Control, _) => self.handle_control(now, envelope),
             (Kind::Hello, State::Offering { offer, .. }) => {
                 let offer = *offer;
-                self.handle_answer(now, offer, envelope)
+                return self.handle_answer(now, offer, envelope);
             }
-            (_, State::Offering { .. }) => Err(Violation::HelloExpected.into()),
-            (Kind::Hello, _) => Err(Violation::HelloRepeated.into()),
-            (Kind::Call, _) => {
+            (_, State::Offering { .. }) => return Err(Violation::HelloExpected.into()),
+            (Kind::Hello, _) => return Err(Violation::HelloRepeated.into()),
+            _ => {}
+        }
+        if envelope.reference.is_none() {
+            self.check_opening(envelope)?;
+        }
+        match envelope.kind {
+            Kind::Call => {
                 let Self { calls, ids, open, budget, .. } = self;
                 calls.handle(envelope, frame, &mut Context { now, ids, open, budget })
             }
-            (Kind::Stream | Kind::Subscribe | Kind::Unsubscribe | Kind::Message, _) => {
-                self.handle_unsupported(now, envelope)
-            }
+            Kind::Control => self.handle_control(now, envelope),
+            _ => self.handle_unsupported(now, envelope),
+        }
+    }
+
+    /// What every opening has to keep to (§5.5, §5.12, §5.14).
+    fn check_opening(&self, envelope: &Envelope<'_>) -> Result<(), Violation> {
+        if envelope.kind == Kind::Unsubscribe {
+            Err(Violation::MissingRef)
+        } else if envelope.target.is_none() {
+            Err(Violation::MissingTarget)
+        } else if envelope.error.is_some() {
+            Err(Violation::MisplacedError)
+        } else if self.open.contains(envelope.id) {
+            Err(Violation::DuplicateId(envelope.id))
+        } else {
+            Ok(())
         }
     }
 
     /// A feature that was not negotiated: an opening is refused, a continuation continues nothing (§5.16).
     fn handle_unsupported(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
-        match envelope.reference {
-            Some(reference) if self.open.contains(reference) => Err(Violation::WrongRole(reference).into()),
-            Some(_) => self.drop_message(),
-            None if envelope.kind == Kind::Unsubscribe => Err(Violation::MissingRef.into()),
-            None if self.open.contains(envelope.id) => Err(Violation::DuplicateId(envelope.id).into()),
-            // Nobody waits for the fate of a publication that is delivered at most once.
-            None if envelope.kind == Kind::Message && envelope.meta.get_u64(key::QOS).unwrap_or(0) == 0 => {
+        match (envelope.reference, envelope.target) {
+            (Some(reference), _) if self.open.contains(reference) => {
+                Err(Violation::WrongRole(reference).into())
+            }
+            (Some(_), Some(verb::CANCEL)) if envelope.kind == Kind::Stream => {
+                self.budget.charge(now)?;
                 self.drop_message()
             }
-            None => {
-                let error = Error::new(Code::UNIMPLEMENTED, "not negotiated on this connection");
-                let Self { calls, ids, open, budget, .. } = self;
-                calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
+            (Some(_), _) => self.drop_message(),
+            // Nobody waits for the fate of a publication that is delivered at most once.
+            (None, _)
+                if envelope.kind == Kind::Message && envelope.meta.get_u64(key::QOS).unwrap_or(0) == 0 =>
+            {
+                self.drop_message()
             }
+            (None, _) => self.refuse(now, envelope, "not negotiated on this connection"),
         }
+    }
+
+    fn refuse(&mut self, now: Instant, envelope: &Envelope<'_>, why: &str) -> Result<(), ConnectionError> {
+        let error = Error::new(Code::UNIMPLEMENTED, why);
+        let Self { calls, ids, open, budget, .. } = self;
+        calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
     }
 
     fn drop_message(&mut self) -> Result<(), ConnectionError> {
@@ -289,10 +319,7 @@ impl Connection {
     }
 
     fn handle_control(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
-        let offering = matches!(self.state, State::Offering { .. });
         match (envelope.reference, envelope.target) {
-            (None, Some(verb::CLOSE)) => Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from))),
-            _ if offering => Err(Violation::HelloExpected.into()),
             (None, Some(verb::PING)) => {
                 // A peer that pings without reading gets the latest answers only (§8.3).
                 if self.replies.is_full() {
@@ -301,6 +328,12 @@ impl Connection {
                 let Ok(()) = self.replies.push_back(envelope.id) else { return Ok(()) };
                 Ok(())
             }
+            // These are never answered, and concern what is not negotiated here.
+            (None, Some(verb::HANDLED | verb::REKEY)) => self.drop_message(),
+            (None, _) => self.refuse(now, envelope, "no such operation here"),
+            (Some(reference), _) if self.open.contains(reference) => {
+                Err(Violation::WrongRole(reference).into())
+            }
             (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
                 Some(rtt) => {
                     self.events.push_back(Event::Pong { ping, rtt });
@@ -308,7 +341,7 @@ impl Connection {
                 }
                 None => self.drop_message(),
             },
-            _ => self.drop_message(),
+            (Some(_), Some(_)) => self.drop_message(),
         }
     }
 
@@ -480,6 +513,11 @@ impl Connection {
         self.open.clear();
         self.error = Some(error);
     }
+}
+
+/// A `close`, which is valid at any time (§8.7).
+fn is_close(envelope: &Envelope<'_>) -> bool {
+    envelope.kind == Kind::Control && envelope.reference.is_none() && envelope.target == Some(verb::CLOSE)
 }
 
 /// How many bytes at the start of `input` are whole frames, at most `count` of them; and what is wrong behind them.

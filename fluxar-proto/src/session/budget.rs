@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::error::Violation;
 use crate::time::Instant;
 
 /// A token bucket: each cancel and each refused opening of the peer costs one token.
@@ -18,9 +19,16 @@ impl Budget {
         Self { capacity, per_second, tokens: capacity, counted_to: now }
     }
 
-    /// Takes one token; `false` when there is none left.
-    #[must_use]
-    pub(crate) fn spend(&mut self, now: Instant) -> bool {
+    /// Takes one token.
+    ///
+    /// # Errors
+    ///
+    /// When there is none left: that is more than is borne.
+    pub(crate) fn charge(&mut self, now: Instant) -> Result<(), Violation> {
+        if self.spend(now) { Ok(()) } else { Err(Violation::Flood) }
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
         self.refill(now);
         let left = self.tokens.checked_sub(1);
         self.tokens = left.unwrap_or(0);

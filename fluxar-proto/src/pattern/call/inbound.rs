@@ -26,7 +26,7 @@ use super::{
 };
 use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
-use crate::session::{ConnectionError, Violation};
+use crate::session::ConnectionError;
 use crate::time::Instant;
 
 /// What an envelope of a response has beyond payload and error data.
@@ -66,9 +66,6 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
         let id = envelope.id;
-        if cx.open.contains(id) {
-            return Err(Violation::DuplicateId(id).into());
-        }
         if let Some(error) = self.refusal_of(envelope) {
             return self.refuse(Kind::Call, id, error, cx);
         }
@@ -98,9 +95,7 @@ impl Calls {
     /// Why a request cannot be taken, if so. Nothing was done for it then, so a retry is safe.
     fn refusal_of(&self, envelope: &Envelope<'_>) -> Option<Error> {
         let limits = &self.limits;
-        if envelope.target.is_none() {
-            Some(Error::new(Code::INVALID_ARGUMENT, "a call needs a method"))
-        } else if envelope.meta.get(key::TIMEOUT_MS).is_some_and(|item| item.as_u64().is_none()) {
+        if envelope.meta.get(key::TIMEOUT_MS).is_some_and(|item| item.as_u64().is_none()) {
             Some(Error::new(Code::INVALID_ARGUMENT, "`timeout_ms` is not an unsigned integer"))
         } else if envelope.meta.get_u64(key::TIMEOUT_MS) == Some(0) {
             Some(deadline_exceeded())

@@ -127,17 +127,27 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
         let Some(reference) = envelope.reference else { return self.handle_request(envelope, frame, cx) };
+        let content = || if envelope.error.is_some() { Err(Violation::MisplacedError) } else { Ok(()) };
         match (cx.open.get(reference), envelope.target) {
-            (None, _) => self.stats.late += 1,
+            (None, target) => {
+                // Late cancels cost as much work as those in time (§10.7).
+                if target == Some(verb::CANCEL) {
+                    cx.budget.charge(cx.now)?;
+                }
+                self.stats.late += 1;
+            }
             (Some(Entity::CallOut(slot)), None) => self.handle_response(slot, envelope, frame, cx),
             (Some(Entity::CallOut(slot)), Some(verb::UPDATE)) => {
+                content()?;
                 self.handle_outbound_update(slot, envelope, frame)
             }
             (Some(Entity::CallIn(slot)), Some(verb::UPDATE)) => {
+                content()?;
                 self.handle_inbound_update(slot, envelope, frame)
             }
             (Some(Entity::CallIn(slot)), Some(verb::CANCEL)) => {
-                self.charge(cx)?;
+                content()?;
+                cx.budget.charge(cx.now)?;
                 self.handle_cancel(slot, cx);
             }
             (Some(_), None | Some(verb::CANCEL)) => return Err(Violation::WrongRole(reference).into()),
@@ -154,17 +164,13 @@ impl Calls {
         error: Error,
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
-        self.charge(cx)?;
+        cx.budget.charge(cx.now)?;
         if self.refusals.len() >= self.limits.misuse_capacity as usize {
             return Err(Violation::Flood.into());
         }
         self.stats.refused += 1;
         self.refusals.push_back((kind, id, error.with_processed(false)));
         Ok(())
-    }
-
-    fn charge(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
-        if cx.budget.spend(cx.now) { Ok(()) } else { Err(Violation::Flood.into()) }
     }
 
     /// The next message to encode: cancels and refusals, then calls, answers and updates in the order they came.
