@@ -22,8 +22,8 @@ pub struct Config {
     pub max_deadline: Duration,
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`. Default 1 MiB.
     pub send_buffer: usize,
-    /// Bytes of payload held for running requests beyond which further ones are refused with `resource_exhausted`;
-    /// one is always admitted. Default 16 MiB.
+    /// Bytes held for running requests, metadata included, beyond which further ones are refused with
+    /// `resource_exhausted`; one is always admitted. Default 16 MiB.
     pub request_bytes: usize,
     /// Updates held for the application, per call; beyond it the oldest is dropped. Default 64.
     pub updates_per_call: usize,

@@ -203,6 +203,7 @@ impl Offered {
 
 fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
     let refusal = Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_result(Err(error));
+    let refusal = refusal.with_error_within(frame::HANDSHAKE_LIMIT);
     let Ok(()) = refusal.with_envelope(|envelope| out.push(envelope, None)) else { return };
 }
 

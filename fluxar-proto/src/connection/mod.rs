@@ -186,8 +186,10 @@ impl Connection {
             let offering = matches!(self.state, State::Offering { .. });
             let (whole, broken) =
                 whole_frames(input, self.frame_limit(), if offering { 1 } else { usize::MAX });
-            self.stats.bytes_in += whole as u64;
-            self.handle_frames(now, input.split_to(whole).freeze())?;
+            if whole > 0 {
+                self.stats.bytes_in += whole as u64;
+                self.handle_frames(now, input.split_to(whole).freeze())?;
+            }
             match broken {
                 Some(error) => return Err(self.fail(now, error.into())),
                 None if offering && whole > 0 => {}
@@ -197,8 +199,9 @@ impl Connection {
     }
 
     fn handle_frames(&mut self, now: Instant, mut frames: Bytes) -> Result<(), ConnectionError> {
-        while frames.len() > frame::PREFIX_LEN {
-            let Ok(Some(len)) = frame::split(&frames, u32::MAX) else { break };
+        // Nothing is sealed here, so that a frame is no longer than its message (§5.13).
+        let limit = self.message_limit();
+        while let Some(len) = frame::split(&frames, limit).map_err(|error| self.fail(now, error.into()))? {
             frames.advance(frame::PREFIX_LEN);
             let body = if len <= COPY { Bytes::copy_from_slice(&frames[..len]) } else { frames.slice(..len) };
             frames.advance(len);
@@ -215,7 +218,14 @@ impl Connection {
     fn frame_limit(&self) -> u32 {
         match self.state {
             State::Offering { .. } => frame::HANDSHAKE_LIMIT,
-            _ => self.config.limits().max_message.saturating_add(frame::ALLOWANCE),
+            _ => self.message_limit().saturating_add(frame::ALLOWANCE),
+        }
+    }
+
+    fn message_limit(&self) -> u32 {
+        match self.state {
+            State::Offering { .. } => frame::HANDSHAKE_LIMIT,
+            _ => self.config.limits().max_message,
         }
     }
 
@@ -357,8 +367,15 @@ impl Connection {
 
     /// The link is of no use any more, for a reason that its driver knows: nothing more is sent.
     pub fn abort(&mut self, now: Instant, why: ConnectionError) {
-        self.fail(now, why);
+        let why = self.fail(now, why);
+        self.cut(&why);
+    }
+
+    /// What a close in order has left to be sent is lost.
+    fn cut(&mut self, why: &ConnectionError) {
         self.state = State::Closed;
+        self.calls.terminate(why, &mut self.open);
+        self.open.clear();
     }
 
     /// Time has passed. Harmless when called early, late or twice.
@@ -371,7 +388,11 @@ impl Connection {
             State::Offering { deadline, .. } if now >= deadline => {
                 return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Handshake)));
             }
-            State::Closing { deadline, .. } if now >= deadline => self.state = State::Closed,
+            State::Closing { deadline, .. } if now >= deadline => {
+                if let Some(why) = self.error.clone() {
+                    self.cut(&why);
+                }
+            }
             _ => {}
         }
         match self.heartbeat.due(now) {
@@ -463,10 +484,9 @@ impl Connection {
             return None;
         };
         let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
-        // A peer that takes only tiny messages at least gets the code.
-        let fits = self.peer.as_ref().is_none_or(|peer| peer.limits.max_message >= 1024);
-        close.error = error.map(|error| if fits { error } else { Error::new(error.code, "") });
-        Some(close)
+        close.error = error;
+        let limit = self.peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
+        Some(close.with_error_within(limit))
     }
 
     fn encode(&mut self, outgoing: &Outgoing, out: &mut TransmitBuf) {

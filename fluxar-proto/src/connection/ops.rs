@@ -111,18 +111,23 @@ impl Connection {
         noted.then_some(id)
     }
 
-    /// Closes the connection: sends what is queued, then `close` with `error`. Open calls fail at once (§8.7).
-    /// Does nothing where the connection has ended before.
+    /// Closes the connection (§8.7): calls of ours and requests that are running end at once; responses that were
+    /// given before are still sent, then `close` with `error`. Does nothing where the connection has ended before.
     pub fn close(&mut self, now: Instant, error: Option<Error>) {
         if self.error.is_some() {
             return;
         }
-        // What the peer asked and we have answered still goes out; what we asked is given up.
-        self.state = match self.state {
-            State::Offering { .. } if self.hello.is_some() => State::Closed,
-            _ => self.closing(now, error.clone(), true),
-        };
-        self.finish(ConnectionError::ClosedLocally(error));
+        let offered = !(self.is_handshaking() && self.hello.is_some());
+        let why = ConnectionError::ClosedLocally(error.clone());
+        if offered {
+            self.heartbeat.stop();
+            self.calls.wind_up(&why, &mut self.open);
+            self.state = self.closing(now, error, true);
+            self.error = Some(why);
+        } else {
+            self.finish(why);
+            self.state = State::Closed;
+        }
     }
 
     /// How many calls are under way, in both directions: what a driver decides by whether it pays to wait for more

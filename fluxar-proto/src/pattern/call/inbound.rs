@@ -22,22 +22,19 @@ use super::outbound::too_large;
 use super::updates::Updates;
 use super::{
     CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
-    Withdrawn, deadline_exceeded,
+    Withdrawn, continuation_len, cost, deadline_exceeded, payload_of,
 };
 use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::session::ConnectionError;
 use crate::time::Instant;
 
-/// What an envelope of a response has beyond payload and error data.
-const ENVELOPE_COST: usize = 48;
-
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) id: Id,
     state: State,
     deadline: Option<Instant>,
-    /// What the payload counts for in `request_bytes`.
+    /// What the request counts for in `request_bytes`.
     bytes: usize,
     updates: Updates,
 }
@@ -46,7 +43,11 @@ pub(super) struct Inbound {
 enum State {
     Running,
     /// The application has responded; the answer waits for room.
-    Answering(Result<Payload, Error>),
+    Answering {
+        result: Result<Payload, Error>,
+        /// What the answer counts for in the queue.
+        len: usize,
+    },
     /// The deadline passed before the application responded.
     Expired {
         /// `deadline_exceeded` has left.
@@ -58,6 +59,19 @@ enum State {
     Withdrawn,
 }
 
+impl Inbound {
+    /// Whether somebody waits for the application to respond.
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
+
+    /// Whether an answer waits for room.
+    pub(super) fn is_queued(&self, request: RequestId) -> bool {
+        self.id == request.id
+            && matches!(self.state, State::Answering { .. } | State::Expired { told: false, .. })
+    }
+}
+
 impl Calls {
     pub(super) fn handle_request(
         &mut self,
@@ -66,12 +80,13 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
         let id = envelope.id;
-        if let Some(error) = self.refusal_of(envelope) {
+        if let Some(error) = self.refusal_of(envelope, frame) {
             return self.refuse(Kind::Call, id, error, cx);
         }
         let timeout = envelope.meta.get_u64(key::TIMEOUT_MS).map(Duration::from_millis);
         let deadline = timeout.map(|timeout| cx.now + timeout.min(self.limits.max_deadline));
-        let bytes = envelope.payload.as_bytes().len();
+        // What the application gets shares the frame, and so keeps all of it.
+        let bytes = frame.len();
         let request = Inbound { id, state: State::Running, deadline, bytes, updates: Updates::default() };
         let slot = self.inbound.insert(request);
         let request = RequestId { slot, id };
@@ -93,7 +108,7 @@ impl Calls {
     }
 
     /// Why a request cannot be taken, if so. Nothing was done for it then, so a retry is safe.
-    fn refusal_of(&self, envelope: &Envelope<'_>) -> Option<Error> {
+    fn refusal_of(&self, envelope: &Envelope<'_>, frame: &Bytes) -> Option<Error> {
         let limits = &self.limits;
         if envelope.meta.get(key::TIMEOUT_MS).is_some_and(|item| item.as_u64().is_none()) {
             Some(Error::new(Code::INVALID_ARGUMENT, "`timeout_ms` is not an unsigned integer"))
@@ -101,9 +116,7 @@ impl Calls {
             Some(deadline_exceeded())
         } else if self.inbound.len() >= limits.max_calls {
             Some(Error::new(Code::RESOURCE_EXHAUSTED, "too many calls are open"))
-        } else if self.request_bytes > 0
-            && self.request_bytes + envelope.payload.as_bytes().len() > limits.request_bytes
-        {
+        } else if self.request_bytes > 0 && self.request_bytes + frame.len() > limits.request_bytes {
             Some(Error::new(Code::RESOURCE_EXHAUSTED, "the open calls hold too many bytes"))
         } else {
             None
@@ -121,7 +134,9 @@ impl Calls {
         let inbound = inbound.ok_or(RespondError::Gone)?;
         match inbound.state {
             State::Running => {}
-            State::Answering(_) | State::Expired { responded: true, .. } => return Err(RespondError::Gone),
+            State::Answering { .. } | State::Expired { responded: true, .. } => {
+                return Err(RespondError::Gone);
+            }
             State::Expired { told: false, .. } => {
                 inbound.state = State::Expired { told: false, responded: true };
                 return Err(RespondError::Gone);
@@ -131,37 +146,38 @@ impl Calls {
                 return Err(RespondError::Gone);
             }
         }
-        let size = result.as_ref().map_or_else(error_len, Payload::len);
-        let (result, outcome) = if size + ENVELOPE_COST > self.peer_max_message {
-            (Err(too_large(size, self.peer_max_message)), Err(RespondError::TooLarge))
+        let len = continuation_len(None, result.as_ref().map(Payload::as_item));
+        let (result, len, outcome) = if len > self.peer_max_message {
+            let error = too_large(len, self.peer_max_message);
+            let len = continuation_len(None, Err(&error));
+            (Err(error), len, Err(RespondError::TooLarge))
         } else {
-            (result, Ok(()))
+            (result, len, Ok(()))
         };
         if let Some(at) = inbound.deadline.take() {
             self.deadlines.remove(&(at, Timer::In(request)));
         }
         inbound.updates.clear(&mut self.update_bytes);
-        inbound.state = State::Answering(result);
-        self.enqueue(size, Ready::Answer(request));
+        inbound.state = State::Answering { result, len };
+        self.enqueue(len, Ready::Answer(request));
         outcome
     }
 
     pub(super) fn send_answer(&mut self, request: RequestId, cx: &mut Context<'_>) -> Option<Outgoing> {
-        let inbound = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id)?;
-        let (result, free) = match &mut inbound.state {
-            State::Answering(_) => {
-                let State::Answering(result) = core::mem::replace(&mut inbound.state, State::Withdrawn)
-                else {
-                    return None;
-                };
-                (result, true)
-            }
-            State::Expired { told: told @ false, responded } => {
-                *told = true;
-                (Err(deadline_exceeded()), *responded)
-            }
-            _ => return None,
+        let Some(inbound) = self.inbound.get_mut(request.slot).filter(|inbound| inbound.is_queued(request))
+        else {
+            self.over -= 1;
+            return None;
         };
+        let (result, len, free) = match core::mem::replace(&mut inbound.state, State::Withdrawn) {
+            State::Answering { result, len } => (result, len, true),
+            State::Expired { responded, .. } => {
+                inbound.state = State::Expired { told: true, responded };
+                (Err(deadline_exceeded()), 0, responded)
+            }
+            State::Running | State::Withdrawn => return None,
+        };
+        self.queued_bytes -= cost(len);
         if free {
             self.free_request(request, cx.open);
         } else {
@@ -189,14 +205,17 @@ impl Calls {
         let previous = core::mem::replace(&mut inbound.state, State::Withdrawn);
         match previous {
             State::Running => self.events.push_back(CallEvent::Withdrawn(request, why)),
-            State::Answering(_) | State::Expired { responded: true, .. } => {
-                self.take_back(|ready| matches!(ready, Ready::Answer(queued) if *queued == request));
+            State::Answering { len, .. } => {
                 self.free_request(request, open);
+                self.take_back(len);
             }
-            State::Expired { responded: false, .. } => {
-                self.take_back(|ready| matches!(ready, Ready::Answer(queued) if *queued == request));
+            State::Expired { told: false, responded } => {
+                if responded {
+                    self.free_request(request, open);
+                }
+                self.take_back(0);
             }
-            State::Withdrawn => {}
+            State::Expired { told: true, .. } | State::Withdrawn => {}
         }
     }
 
@@ -229,7 +248,7 @@ impl Calls {
             self.stats.late += 1;
             return;
         }
-        let payload = Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()));
+        let payload = payload_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = inbound.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
@@ -250,7 +269,7 @@ impl Calls {
     /// Whether somebody still waits for the answer.
     pub(crate) fn is_wanted(&self, request: RequestId) -> bool {
         let inbound = self.inbound.get(request.slot).filter(|inbound| inbound.id == request.id);
-        inbound.is_some_and(|inbound| matches!(inbound.state, State::Running))
+        inbound.is_some_and(Inbound::is_wanted)
     }
 
     /// The oldest update from the caller that the application has not taken.
@@ -269,11 +288,6 @@ impl Calls {
             inbound.updates.delivered();
         }
     }
-}
-
-/// What an error takes on the wire, at most.
-fn error_len(error: &Error) -> usize {
-    error.message.len() + error.data.as_ref().map_or(0, Bytes::len) + 80
 }
 
 /// The metadata of a request as a map of its own; it is rare, so that a copy does no harm.

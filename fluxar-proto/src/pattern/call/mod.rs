@@ -10,6 +10,7 @@ mod types;
 mod updates;
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub use self::types::{
     Withdrawn,
 };
 use super::{Entity, OpenIds, Outgoing, Target};
-use crate::message::{Code, Envelope, Error, Id, Kind, Payload, verb};
+use crate::message::{Code, Envelope, Error, Id, Item, Kind, Payload, verb};
 use crate::session::{Budget, ConnectionError, IdSource, Violation};
 use crate::time::Instant;
 
@@ -55,6 +56,9 @@ enum Ready {
 /// What a queued message counts for beyond its payload, in bytes: so that many small ones are bounded too.
 const MESSAGE_COST: usize = 128;
 
+/// So many entries of what is over may lie in the queue before it is swept.
+const SWEEP: usize = 32;
+
 /// A deadline belongs to one of the two tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -73,20 +77,26 @@ pub(crate) struct Calls {
     outbound: slab::Slab<Outbound>,
     inbound: slab::Slab<Inbound>,
     deadlines: BTreeSet<(Instant, Timer)>,
-    /// What waits, each with the bytes that it counts for.
-    ready: VecDeque<(usize, Ready)>,
-    /// Bytes waiting in `ready`.
+    /// What waits, and among it entries of what is over: their number is bounded by that of the others.
+    ready: VecDeque<Ready>,
+    /// How many calls and answers in `ready` are over.
+    over: usize,
+    /// What waits in `ready` counts for so many bytes; what is over counts for none.
     queued_bytes: usize,
     /// Calls of ours that were sent and then given up. Bounded: they are sent ahead of new calls.
     cancels: VecDeque<Id>,
     /// Openings of the peer that were refused. Bounded by the budget's capacity.
     refusals: VecDeque<(Kind, Id, Error)>,
-    /// Bytes of payload held for running requests.
+    /// Bytes held for running requests.
     request_bytes: usize,
     /// Bytes of updates held for the application.
     update_bytes: usize,
-    /// Somebody was turned away with `Blocked` and waits for `CallEvent::Capacity`.
-    starved: bool,
+    /// A call was turned away with `Blocked`, so that somebody waits for `CallEvent::Capacity`.
+    call_waits: bool,
+    /// The same for an update, which needs no free slot.
+    update_waits: bool,
+    /// The handshake is done.
+    started: bool,
     events: VecDeque<CallEvent>,
     stats: CallStats,
 }
@@ -101,12 +111,15 @@ impl Calls {
             inbound: slab::Slab::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
+            over: 0,
             queued_bytes: 0,
             cancels: VecDeque::new(),
             refusals: VecDeque::new(),
             request_bytes: 0,
             update_bytes: 0,
-            starved: false,
+            call_waits: false,
+            update_waits: false,
+            started: false,
             events: VecDeque::new(),
             stats: CallStats::default(),
         }
@@ -116,7 +129,11 @@ impl Calls {
     pub(crate) fn start(&mut self, peer_max_calls: u32, peer_max_message: u32) {
         self.peer_max_calls = peer_max_calls as usize;
         self.peer_max_message = peer_max_message as usize;
-        self.relieve();
+        self.started = true;
+        // Also where the peer takes no calls at all: who waits must learn that.
+        if core::mem::take(&mut self.call_waits) {
+            self.events.push_back(CallEvent::Capacity);
+        }
     }
 
     /// A message of type call came.
@@ -183,12 +200,13 @@ impl Calls {
             return Some(refusal(kind, cx.ids.next(cx.now), reference, error));
         }
         loop {
-            let (bytes, ready) = self.ready.pop_front()?;
-            self.queued_bytes -= bytes;
-            let outgoing = match ready {
+            let outgoing = match self.ready.pop_front()? {
                 Ready::Call(call) => self.send_call(call, cx),
                 Ready::Answer(request) => self.send_answer(request, cx),
-                Ready::Update { reference, payload } => send_update(reference, payload, cx),
+                Ready::Update { reference, payload } => {
+                    self.queued_bytes -= cost(payload.len());
+                    send_update(reference, payload, cx)
+                }
             };
             self.relieve();
             if outgoing.is_some() {
@@ -231,24 +249,33 @@ impl Calls {
         Some(event)
     }
 
-    /// The connection is over: every call of ours fails, every request of the peer is withdrawn.
-    pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
-        for call in
-            self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id }).collect::<VecDeque<_>>()
-        {
-            let Some(sent) = self.outbound.get(call.slot).and_then(Outbound::in_flight) else { continue };
-            self.finish_call(call, Err(why.call_error(sent)), open);
+    /// The connection ends in order: every call of ours fails and every running request of the peer is withdrawn,
+    /// but what the peer is owed, answers and refusals, may still be sent.
+    pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        let calls = self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id });
+        for call in calls.collect::<Vec<_>>() {
+            self.lose_call(call, why, open);
         }
-        let requests = self.inbound.iter().map(|(slot, request)| RequestId { slot, id: request.id });
-        for request in requests.collect::<VecDeque<_>>() {
+        self.withdraw_all(open, |request| request.is_wanted());
+        self.cancels.clear();
+        (self.call_waits, self.update_waits) = (false, false);
+    }
+
+    /// The connection is over: nothing more can be sent.
+    pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        self.wind_up(why, open);
+        self.withdraw_all(open, |_| true);
+        self.ready.clear();
+        self.refusals.clear();
+        (self.over, self.queued_bytes) = (0, 0);
+    }
+
+    fn withdraw_all(&mut self, open: &mut OpenIds, which: impl Fn(&Inbound) -> bool) {
+        let requests = self.inbound.iter().filter(|(_, request)| which(request));
+        let requests = requests.map(|(slot, request)| RequestId { slot, id: request.id });
+        for request in requests.collect::<Vec<_>>() {
             self.withdraw(request, Withdrawn::ConnectionLost, open);
         }
-        self.ready.clear();
-        self.cancels.clear();
-        self.refusals.clear();
-        self.deadlines.clear();
-        self.queued_bytes = 0;
-        self.starved = false;
     }
 
     pub(crate) fn stats(&self) -> CallStats {
@@ -270,13 +297,18 @@ impl Calls {
     }
 
     pub(crate) fn want_capacity(&mut self) {
-        self.starved = true;
+        self.call_waits = true;
     }
 
     /// Tells whoever was turned away that there is room again.
     fn relieve(&mut self) {
-        if self.starved && self.room() > 0 {
-            self.starved = false;
+        if !self.call_waits && !self.update_waits || !self.has_room() {
+            return;
+        }
+        let call_fits = self.call_waits && self.outbound.len() < self.peer_max_calls;
+        if call_fits || self.update_waits {
+            self.call_waits &= !call_fits;
+            self.update_waits = false;
             self.events.push_back(CallEvent::Capacity);
         }
     }
@@ -285,23 +317,34 @@ impl Calls {
         self.queued_bytes < self.limits.send_buffer
     }
 
-    fn enqueue(&mut self, payload_len: usize, ready: Ready) {
-        let bytes = payload_len + MESSAGE_COST;
-        self.queued_bytes += bytes;
-        self.ready.push_back((bytes, ready));
+    fn enqueue(&mut self, bytes: usize, ready: Ready) {
+        self.queued_bytes += cost(bytes);
+        self.ready.push_back(ready);
     }
 
-    /// Takes back what waits for a call that is over. Walks the queue, which is short unless the transport stalls;
-    /// a peer can cause it only by cancelling, for which it has a budget.
-    fn take_back(&mut self, over: impl Fn(&Ready) -> bool) {
-        let queued_bytes = &mut self.queued_bytes;
-        self.ready.retain(|(bytes, ready)| {
-            let keep = !over(ready);
-            *queued_bytes -= if keep { 0 } else { *bytes };
-            keep
-        });
+    /// A queued call or answer of `bytes` is over. Its entry stays for the time being: sweeping the queue only when
+    /// half of it is over costs a constant for each, however many are given up at once.
+    fn take_back(&mut self, bytes: usize) {
+        self.queued_bytes -= cost(bytes);
+        self.over += 1;
+        if self.over > SWEEP && self.over * 2 > self.ready.len() {
+            let Self { ready, outbound, inbound, .. } = self;
+            ready.retain(|ready| match ready {
+                Ready::Call(call) => outbound.get(call.slot).is_some_and(|out| out.is_queued(*call)),
+                Ready::Answer(request) => {
+                    inbound.get(request.slot).is_some_and(|inb| inb.is_queued(*request))
+                }
+                Ready::Update { .. } => true,
+            });
+            self.over = 0;
+        }
         self.relieve();
     }
+}
+
+/// What a queued message of so many bytes counts for.
+fn cost(bytes: usize) -> usize {
+    bytes + MESSAGE_COST
 }
 
 /// An update on its way out, unless its call is over by now.
@@ -311,6 +354,28 @@ fn send_update(reference: Id, payload: Payload, cx: &mut Context<'_>) -> Option<
     }
     let id = cx.ids.next(cx.now);
     Some(Outgoing::new(Kind::Call, id, Some(reference), Target::Verb(verb::UPDATE)).with_payload(payload))
+}
+
+/// The size of a message that continues a call.
+fn continuation_len(target: Option<&str>, result: Result<Item<'_>, &Error>) -> usize {
+    // What the ids are makes no difference.
+    let id = Id::from_bytes([0; Id::LEN]);
+    let envelope = Envelope { reference: Some(id), target, ..Envelope::new(Kind::Call, id) };
+    match result {
+        Ok(payload) => Envelope { payload, ..envelope }.encoded_len(),
+        Err(error) => Envelope { error: Some(error.as_ref()), ..envelope }.encoded_len(),
+    }
+}
+
+/// What came as the payload of `frame`. It shares the frame's memory, unless it is a small part of that: an application
+/// that keeps it must not keep much else, which nobody has counted.
+fn payload_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
+    let payload = envelope.payload;
+    if frame.len() > 2 * payload.as_bytes().len() + 256 {
+        Payload::from(payload)
+    } else {
+        Payload::trusted(frame.slice_ref(payload.as_bytes()))
+    }
 }
 
 /// The answer that refuses an opening, in the form that its type calls for (§5.16).

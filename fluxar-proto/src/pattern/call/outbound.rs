@@ -17,20 +17,20 @@ use bytes::Bytes;
 use super::updates::Updates;
 use super::{
     CallError, CallEvent, CallId, CallOptions, Calls, Context, Gone, Ready, Text, Timer, UpdateError,
-    ceil_ms, deadline_exceeded,
+    ceil_ms, continuation_len, cost, deadline_exceeded, payload_of,
 };
-use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
+use crate::message::{
+    Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, key, verb,
+};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
+use crate::session::ConnectionError;
 use crate::time::Instant;
 
 /// The longest method name, in bytes (§5.8).
 const MAX_METHOD: usize = 255;
 
-/// What an envelope of a call has at most, beyond method, metadata and payload.
-const ENVELOPE_COST: usize = 80;
-
-/// What an update costs beyond its payload.
-const UPDATE_COST: usize = 48;
+/// What the time left adds to the metadata of a request at most, in bytes.
+const TIMEOUT_COST: usize = 21;
 
 #[derive(Debug)]
 pub(super) struct Outbound {
@@ -61,6 +61,10 @@ impl Outbound {
             State::Done => None,
         }
     }
+
+    pub(super) fn is_queued(&self, call: CallId) -> bool {
+        self.id == call.id && matches!(self.state, State::Queued { .. })
+    }
 }
 
 impl Calls {
@@ -73,13 +77,16 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<CallId, CallError> {
         self.check(method, &payload, &options)?;
+        if self.started && self.peer_max_calls == 0 {
+            return Err(CallError::NoCalls);
+        }
         if self.outbound.len() >= self.peer_max_calls || !self.has_room() {
-            self.starved = true;
+            self.call_waits = true;
             return Err(CallError::Blocked);
         }
         let id = cx.ids.next(cx.now);
         let deadline = options.timeout.map(|timeout| cx.now + timeout);
-        let len = payload.len();
+        let len = queued_len(&options.meta, &payload);
         let state = State::Queued { method: Text::from(method), meta: options.meta, payload };
         let slot = self.outbound.insert(Outbound { id, state, deadline, updates: Updates::default() });
         let call = CallId { slot, id };
@@ -95,25 +102,41 @@ impl Calls {
         if method.len() > MAX_METHOD {
             return Err(CallError::MethodTooLong);
         }
+        let mut meta = Meta::EMPTY;
         if !options.meta.is_empty() {
-            let meta = Meta::decode(&options.meta).map_err(|error| CallError::BadMeta(Some(error)))?;
+            meta = Meta::decode(&options.meta).map_err(|error| CallError::BadMeta(Some(error)))?;
             if meta.get(key::TIMEOUT_MS).is_some() {
                 return Err(CallError::BadMeta(None));
             }
+            if options.timeout.is_some() && meta.len() == KEYS_LIMIT {
+                let error = DecodeError { offset: 0, kind: DecodeErrorKind::TooManyKeys };
+                return Err(CallError::BadMeta(Some(error)));
+            }
         }
-        let len = method.len() + options.meta.len() + payload.len() + ENVELOPE_COST;
+        let envelope = Envelope::new(Kind::Call, Id::from_bytes([0; Id::LEN]));
+        let envelope = Envelope { target: Some(method), meta, payload: payload.as_item(), ..envelope };
+        let len = envelope.encoded_len() + if options.timeout.is_some() { TIMEOUT_COST } else { 0 };
         // Before the handshake nobody knows; then the call is `Blocked` anyway.
-        if self.peer_max_calls > 0 && len > self.peer_max_message {
+        if self.started && len > self.peer_max_message {
             return Err(CallError::TooLarge { len, limit: self.peer_max_message });
         }
         Ok(())
     }
 
     pub(super) fn send_call(&mut self, call: CallId, cx: &mut Context<'_>) -> Option<Outgoing> {
-        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
+        let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.is_queued(call)) else {
+            self.over -= 1;
+            return None;
+        };
         let State::Queued { method, meta, payload } = core::mem::replace(&mut out.state, State::Sent) else {
             return None;
         };
+        self.queued_bytes -= cost(queued_len(&meta, &payload));
+        if out.deadline.is_some_and(|at| at <= cx.now) {
+            let error = deadline_exceeded().with_processed(false);
+            self.finish_call(call, Err(error), cx.open);
+            return None;
+        }
         cx.open.insert(call.id, Entity::CallOut(call.slot));
         let mut outgoing =
             Outgoing::new(Kind::Call, call.id, None, Target::Address(method)).with_payload(payload);
@@ -134,14 +157,14 @@ impl Calls {
         let call = CallId { slot, id: out.id };
         let result = match &envelope.error {
             Some(error) => Err(Error::from(*error)),
-            None => Ok(Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()))),
+            None => Ok(payload_of(envelope, frame)),
         };
         self.finish_call(call, result, cx.open);
     }
 
     pub(super) fn handle_outbound_update(&mut self, slot: usize, envelope: &Envelope<'_>, frame: &Bytes) {
         let Some(out) = self.outbound.get_mut(slot) else { return };
-        let payload = Payload::trusted(frame.slice_ref(envelope.payload.as_bytes()));
+        let payload = payload_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = out.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
@@ -153,31 +176,44 @@ impl Calls {
 
     /// Gives a call up: its outcome is no longer wanted, and none is reported.
     pub(crate) fn cancel(&mut self, call: CallId, cx: &mut Context<'_>) -> Result<(), Gone> {
-        let out = self.outbound.get(call.slot).filter(|out| out.id == call.id).ok_or(Gone)?;
-        let sent = out.in_flight().ok_or(Gone)?;
-        self.give_up(call, sent, cx.open);
+        self.give_up(call, cx.open).ok_or(Gone)?;
         self.free_call(call);
         Ok(())
     }
 
     /// The deadline passed on our own clock (§10.5).
     pub(super) fn expire_call(&mut self, call: CallId, open: &mut OpenIds) {
-        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id);
-        let Some((out, sent)) = out.and_then(|out| out.in_flight().map(|sent| (out, sent))) else { return };
-        out.deadline = None;
-        self.give_up(call, sent, open);
+        let Some(sent) = self.give_up(call, open) else { return };
         let error = if sent { deadline_exceeded() } else { deadline_exceeded().with_processed(false) };
         self.finish_call(call, Err(error), open);
     }
 
-    /// Tells the callee where it knows of the call; takes the call back where it does not.
-    fn give_up(&mut self, call: CallId, sent: bool, open: &mut OpenIds) {
-        open.remove(call.id);
+    /// Tells the callee where it knows of the call; takes the call back where it does not. Whether it was sent, or
+    /// `None` where it has its outcome.
+    fn give_up(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
+        let sent = self.end_call(call, open)?;
         if sent {
             self.cancels.push_back(call.id);
-        } else {
-            self.take_back(|ready| matches!(ready, Ready::Call(queued) if *queued == call));
         }
+        Some(sent)
+    }
+
+    /// The connection is over, and with it the call.
+    pub(super) fn lose_call(&mut self, call: CallId, why: &ConnectionError, open: &mut OpenIds) {
+        if let Some(sent) = self.end_call(call, open) {
+            self.finish_call(call, Err(why.call_error(sent)), open);
+        }
+    }
+
+    /// Nothing more is sent for the call. Whether it was sent itself, or `None` where it has its outcome.
+    fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
+        let sent = out.in_flight()?;
+        open.remove(call.id);
+        if let State::Queued { meta, payload, .. } = core::mem::replace(&mut out.state, State::Done) {
+            self.take_back(queued_len(&meta, &payload));
+        }
+        Some(sent)
     }
 
     /// The call has its outcome. The slot stays taken until the application has taken that.
@@ -213,11 +249,11 @@ impl Calls {
     }
 
     pub(super) fn queue_update(&mut self, reference: Id, payload: Payload) -> Result<(), UpdateError> {
-        if payload.len() + UPDATE_COST > self.peer_max_message {
+        if continuation_len(Some(verb::UPDATE), Ok(payload.as_item())) > self.peer_max_message {
             return Err(UpdateError::TooLarge);
         }
         if !self.has_room() {
-            self.starved = true;
+            self.update_waits = true;
             return Err(UpdateError::Blocked);
         }
         self.enqueue(payload.len(), Ready::Update { reference, payload });
@@ -235,6 +271,11 @@ impl Calls {
             out.updates.delivered();
         }
     }
+}
+
+/// The bytes of a queued call that do not lie in its slot.
+fn queued_len(meta: &Bytes, payload: &Payload) -> usize {
+    meta.len() + payload.len()
 }
 
 /// What a peer gets that is sent a response larger than it takes.

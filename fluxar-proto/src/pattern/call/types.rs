@@ -100,7 +100,7 @@ pub(crate) struct CallLimits {
     pub(crate) max_deadline: Duration,
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`.
     pub(crate) send_buffer: usize,
-    /// Bytes of payload held for running requests beyond which further ones are refused.
+    /// Bytes held for running requests beyond which further ones are refused.
     pub(crate) request_bytes: usize,
     /// Updates held for the application, per call; beyond it the oldest goes.
     pub(crate) updates_per_call: usize,
@@ -203,6 +203,8 @@ pub enum CallError {
     /// As many calls as the peer allows are open, too much is queued, or the handshake is not done;
     /// [`CallEvent::Capacity`] announces room.
     Blocked,
+    /// The peer takes no calls at all.
+    NoCalls,
     /// The connection is closed or closing.
     Closed,
     /// The message is larger than the peer takes.
@@ -248,6 +250,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blocked => f.write_str("no room for another call now"),
+            Self::NoCalls => f.write_str("the peer takes no calls"),
             Self::Closed => f.write_str("the connection is closed"),
             Self::TooLarge { len, limit } => {
                 write!(f, "a message of {len} bytes, where the peer takes {limit}")
