@@ -231,9 +231,9 @@ impl<T: FromPayload> Future for OpenCall<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = self.call else { return Poll::Pending };
-        let outcome = std::task::ready!(self.shared.poll_outcome(cx, call));
+        let result = std::task::ready!(self.shared.poll_response(cx, call));
         self.call = None;
-        Poll::Ready(outcome.result.and_then(|payload| {
+        Poll::Ready(result.and_then(|payload| {
             // The callee did its part; that we cannot read its answer makes no retry safe.
             T::from_payload(&payload)
                 .map_err(|error| Error::new(Code::INTERNAL, format!("bad response: {}", error.message)))

@@ -29,8 +29,8 @@ pub(crate) struct State {
     pub(crate) connection: Connection,
     /// Taken by whoever gives the driver something to do, so that many operations make one wake-up.
     driver: Option<Waker>,
-    calls: Vec<Option<Waiter>>,
-    requests: Vec<Option<Running>>,
+    calls: Table<Waiter>,
+    requests: Table<Running>,
     pings: Vec<(Id, Option<Waker>, Option<Duration>)>,
     /// Those turned away with `Blocked`.
     pub(crate) queue: Queue,
@@ -42,7 +42,6 @@ pub(crate) struct State {
 struct Waiter {
     call: CallId,
     waker: Option<Waker>,
-    outcome: Option<Outcome>,
 }
 
 /// A handler runs.
@@ -51,12 +50,6 @@ struct Running {
     handler: Option<Waker>,
     updates: Option<Waker>,
     withdrawn: bool,
-}
-
-/// How a call ended.
-pub(crate) struct Outcome {
-    pub(crate) result: Result<Payload, Error>,
-    pub(crate) updates: std::collections::VecDeque<Payload>,
 }
 
 /// What the driver does once the lock is released.
@@ -76,8 +69,8 @@ impl Shared {
         let state = State {
             connection,
             driver: None,
-            calls: Vec::new(),
-            requests: Vec::new(),
+            calls: Table::default(),
+            requests: Table::default(),
             pings: Vec::new(),
             queue: Queue::default(),
             watchers: Vec::new(),
@@ -117,42 +110,46 @@ impl Shared {
     }
 
     /// The outcome of a call.
-    pub(crate) fn poll_outcome(&self, cx: &mut Context<'_>, call: CallId) -> Poll<Outcome> {
+    pub(crate) fn poll_response(&self, cx: &mut Context<'_>, call: CallId) -> Poll<Result<Payload, Error>> {
         let mut state = self.lock();
-        let Some(waiter) = state.waiter(call) else { return Poll::Pending };
-        match waiter.outcome.take() {
-            Some(outcome) => {
-                state.forget_call(call);
-                Poll::Ready(outcome)
+        match state.connection.take_response(call) {
+            Ok(Some(result)) => {
+                state.calls.remove(call.slot());
+                // A free slot is room for somebody who waits; the driver serves the queue.
+                let driver = if state.queue.is_empty() { None } else { state.driver.take() };
+                drop(state);
+                driver.into_iter().for_each(Waker::wake);
+                Poll::Ready(result)
             }
-            None => {
-                register(&mut waiter.waker, cx);
+            Ok(None) => {
+                state.wait_for(call, cx);
                 Poll::Pending
             }
+            // Taken before: the future was polled after it was ready.
+            Err(_) => Poll::Pending,
         }
     }
 
     /// The next update of a call; `None` once there is none and the outcome is there.
     pub(crate) fn poll_update(&self, cx: &mut Context<'_>, call: CallId) -> Poll<Option<Payload>> {
         let mut state = self.lock();
-        if let Some(update) = state.connection.poll_update(call) {
-            return Poll::Ready(Some(update));
+        match state.connection.poll_update(call) {
+            Ok(Some(update)) => Poll::Ready(Some(update)),
+            Err(_) => Poll::Ready(None),
+            Ok(None) => {
+                state.wait_for(call, cx);
+                Poll::Pending
+            }
         }
-        let Some(waiter) = state.waiter(call) else { return Poll::Ready(None) };
-        if let Some(outcome) = &mut waiter.outcome {
-            return Poll::Ready(outcome.updates.pop_front());
-        }
-        register(&mut waiter.waker, cx);
-        Poll::Pending
     }
 
     /// Gives a call up.
     pub(crate) fn cancel(&self, call: CallId) {
         let now = self.clock.now();
         self.operate(|state| {
-            // `Gone` where the outcome came meanwhile: then there is nothing to cancel.
+            // `Gone` where the outcome came meanwhile: then there is nothing to tell the callee.
             state.connection.cancel(now, call).ok();
-            state.forget_call(call);
+            state.calls.remove(call.slot());
         });
     }
 
@@ -160,7 +157,7 @@ impl Shared {
     pub(crate) fn respond(&self, request: RequestId, result: Result<Payload, Error>) {
         self.operate(|state| {
             if state.running(request).is_some() {
-                state.requests[request.slot()] = None;
+                state.requests.remove(request.slot());
             }
             if let Err(error) = state.connection.respond(request, result) {
                 tracing::debug!(%request, %error, "a response was not sent");
@@ -308,17 +305,13 @@ impl State {
         match event {
             CallEvent::Request(request) => {
                 let running = Running { id: request.id, handler: None, updates: None, withdrawn: false };
-                put(&mut self.requests, request.id.slot(), running);
+                self.requests.put(request.id.slot(), running);
                 chores.requests.push(request);
             }
-            CallEvent::Response { call, result, updates } => {
-                if let Some(waiter) = self.waiter(call) {
-                    waiter.outcome = Some(Outcome { result, updates });
-                    chores.wakers.extend(waiter.waker.take());
-                }
-            }
-            CallEvent::Updated(call) => {
-                chores.wakers.extend(self.waiter(call).and_then(|waiter| waiter.waker.take()));
+            CallEvent::Response(call) | CallEvent::Updated(call) => {
+                chores
+                    .wakers
+                    .extend(self.calls.get_mut(call.slot()).and_then(|waiter| waiter.take_waker(call)));
             }
             CallEvent::RequestUpdated(request) => {
                 chores.wakers.extend(self.running(request).and_then(|running| running.updates.take()));
@@ -337,9 +330,13 @@ impl State {
         }
     }
 
+    /// Wakes the task when something has happened to its call. A call keeps its slot until its outcome is taken, so that
+    /// no other call can have the entry.
     pub(crate) fn wait_for(&mut self, call: CallId, cx: &mut Context<'_>) {
-        let waiter = Waiter { call, waker: Some(cx.waker().clone()), outcome: None };
-        put(&mut self.calls, call.slot(), waiter);
+        match self.calls.get_mut(call.slot()) {
+            Some(waiter) if waiter.call == call => register(&mut waiter.waker, cx),
+            _ => self.calls.put(call.slot(), Waiter { call, waker: Some(cx.waker().clone()) }),
+        }
     }
 
     fn withdraw(&mut self, request: RequestId, why: Withdrawn, chores: &mut Chores) {
@@ -350,18 +347,8 @@ impl State {
         chores.wakers.extend(wakers);
     }
 
-    fn waiter(&mut self, call: CallId) -> Option<&mut Waiter> {
-        self.calls.get_mut(call.slot())?.as_mut().filter(|waiter| waiter.call == call)
-    }
-
-    fn forget_call(&mut self, call: CallId) {
-        if self.waiter(call).is_some() {
-            self.calls[call.slot()] = None;
-        }
-    }
-
     fn running(&mut self, request: RequestId) -> Option<&mut Running> {
-        self.requests.get_mut(request.slot())?.as_mut().filter(|running| running.id == request)
+        self.requests.get_mut(request.slot()).filter(|running| running.id == request)
     }
 
     fn watch(&mut self, cx: &mut Context<'_>) {
@@ -385,12 +372,38 @@ impl State {
     }
 }
 
-/// Puts `value` at `slot`. Slots are small numbers, bounded by the limits on what is open.
-fn put<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
-    if table.len() <= slot {
-        table.resize_with(slot + 1, || None);
+impl Waiter {
+    fn take_waker(&mut self, call: CallId) -> Option<Waker> {
+        if self.call == call { self.waker.take() } else { None }
     }
-    table[slot] = Some(value);
+}
+
+/// Something for each of the core's slots: small numbers, bounded by the limits on what is open.
+struct Table<T>(Vec<Option<T>>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Table<T> {
+    fn put(&mut self, slot: usize, value: T) {
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        self.0[slot] = Some(value);
+    }
+
+    fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
+        self.0.get_mut(slot)?.as_mut()
+    }
+
+    fn remove(&mut self, slot: usize) {
+        if let Some(entry) = self.0.get_mut(slot) {
+            *entry = None;
+        }
+    }
 }
 
 fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) {

@@ -39,7 +39,7 @@ impl Connection {
         self.calls.want_capacity();
     }
 
-    /// Gives a call up: tells the callee, if it knows of the call, and reports no outcome (§10.4).
+    /// Gives a call up: tells the callee, if it knows of the call, and keeps no outcome (§10.4).
     ///
     /// # Errors
     ///
@@ -86,8 +86,22 @@ impl Connection {
         self.calls.update_request(request, payload)
     }
 
+    /// The outcome of a call, once it is there: what the callee answered, or why there is no answer. Taking it frees the
+    /// call's slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] where the call was cancelled, or its outcome taken before.
+    pub fn take_response(&mut self, call: CallId) -> Result<Option<Result<Payload, Error>>, Gone> {
+        self.calls.take_response(call)
+    }
+
     /// The oldest update that came for a call and was not taken yet.
-    pub fn poll_update(&mut self, call: CallId) -> Option<Payload> {
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] where there is none and none will come.
+    pub fn poll_update(&mut self, call: CallId) -> Result<Option<Payload>, Gone> {
         self.calls.poll_update(call)
     }
 

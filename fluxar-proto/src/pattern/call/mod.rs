@@ -236,12 +236,10 @@ impl Calls {
         }
     }
 
-    /// The next event. A response frees its call's slot only now, so that the peer's limit on calls also bounds
-    /// the responses that nobody has taken.
+    /// The next event.
     pub(crate) fn poll_event(&mut self) -> Option<CallEvent> {
-        let mut event = self.events.pop_front()?;
-        match &mut event {
-            CallEvent::Response { call, updates, .. } => *updates = self.free_call(*call),
+        let event = self.events.pop_front()?;
+        match &event {
             CallEvent::Updated(call) => self.announced(*call),
             CallEvent::RequestUpdated(request) => self.request_announced(*request),
             _ => {}

@@ -10,8 +10,6 @@
 //!      deadline, connection lost: DONE, certainly not processed
 //! ```
 
-use alloc::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::updates::Updates;
@@ -48,8 +46,11 @@ enum State {
         payload: Payload,
     },
     Sent,
-    /// The outcome is in the event queue.
-    Done,
+    /// The outcome waits for the application: the slot stays taken, so that the peer's limit on calls also bounds the
+    /// outcomes that nobody has taken.
+    Done(Result<Payload, Error>),
+    /// Nothing more is to come.
+    Over,
 }
 
 impl Outbound {
@@ -58,7 +59,7 @@ impl Outbound {
         match self.state {
             State::Queued { .. } => Some(false),
             State::Sent => Some(true),
-            State::Done => None,
+            State::Done(_) | State::Over => None,
         }
     }
 
@@ -174,11 +175,22 @@ impl Calls {
         }
     }
 
-    /// Gives a call up: its outcome is no longer wanted, and none is reported.
+    /// Gives a call up: its outcome is no longer wanted, even where it is there already.
     pub(crate) fn cancel(&mut self, call: CallId, cx: &mut Context<'_>) -> Result<(), Gone> {
-        self.give_up(call, cx.open).ok_or(Gone)?;
-        self.free_call(call);
-        Ok(())
+        let given_up = self.give_up(call, cx.open);
+        self.free_call(call)?;
+        given_up.map(drop).ok_or(Gone)
+    }
+
+    /// The outcome of a call, if it is there; with it the call's slot is free.
+    pub(crate) fn take_response(&mut self, call: CallId) -> Result<Option<Result<Payload, Error>>, Gone> {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id).ok_or(Gone)?;
+        if out.in_flight().is_some() {
+            return Ok(None);
+        }
+        let State::Done(result) = core::mem::replace(&mut out.state, State::Over) else { return Err(Gone) };
+        self.free_call(call)?;
+        Ok(Some(result))
     }
 
     /// The deadline passed on our own clock (§10.5).
@@ -210,7 +222,7 @@ impl Calls {
         let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
         let sent = out.in_flight()?;
         open.remove(call.id);
-        if let State::Queued { meta, payload, .. } = core::mem::replace(&mut out.state, State::Done) {
+        if let State::Queued { meta, payload, .. } = core::mem::replace(&mut out.state, State::Over) {
             self.take_back(queued_len(&meta, &payload));
         }
         Some(sent)
@@ -219,26 +231,23 @@ impl Calls {
     /// The call has its outcome. The slot stays taken until the application has taken that.
     pub(super) fn finish_call(&mut self, call: CallId, result: Result<Payload, Error>, open: &mut OpenIds) {
         let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id) else { return };
-        out.state = State::Done;
+        out.state = State::Done(result);
         if let Some(at) = out.deadline.take() {
             self.deadlines.remove(&(at, Timer::Out(call)));
         }
         open.remove(call.id);
-        self.events.push_back(CallEvent::Response { call, result, updates: VecDeque::new() });
+        self.events.push_back(CallEvent::Response(call));
     }
 
-    /// Frees the slot; returns the updates that the application has not taken.
-    pub(super) fn free_call(&mut self, call: CallId) -> VecDeque<Payload> {
-        if self.outbound.get(call.slot).is_none_or(|out| out.id != call.id) {
-            return VecDeque::new();
-        }
+    fn free_call(&mut self, call: CallId) -> Result<(), Gone> {
+        self.outbound.get(call.slot).filter(|out| out.id == call.id).ok_or(Gone)?;
         let mut out = self.outbound.remove(call.slot);
         if let Some(at) = out.deadline {
             self.deadlines.remove(&(at, Timer::Out(call)));
         }
-        let updates = out.updates.clear(&mut self.update_bytes);
+        out.updates.clear(&mut self.update_bytes);
         self.relieve();
-        updates
+        Ok(())
     }
 
     /// Sends an update to the callee of an open call.
@@ -261,9 +270,12 @@ impl Calls {
     }
 
     /// The oldest update from the callee that the application has not taken.
-    pub(crate) fn poll_update(&mut self, call: CallId) -> Option<Payload> {
-        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
-        out.updates.take(&mut self.update_bytes)
+    pub(crate) fn poll_update(&mut self, call: CallId) -> Result<Option<Payload>, Gone> {
+        let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id).ok_or(Gone)?;
+        match out.updates.take(&mut self.update_bytes) {
+            None if out.in_flight().is_none() => Err(Gone),
+            update => Ok(update),
+        }
     }
 
     pub(super) fn announced(&mut self, call: CallId) {

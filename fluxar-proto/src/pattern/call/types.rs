@@ -1,13 +1,12 @@
 //! The vocabulary of calls.
 
-use alloc::collections::VecDeque;
 use core::fmt;
 use core::ops::Deref;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::message::{DecodeError, Error, Id, Payload};
+use crate::message::{DecodeError, Id, Payload};
 use crate::time::Instant;
 
 /// A call that we made.
@@ -164,16 +163,9 @@ pub enum CallEvent {
     /// The peer calls. Each must be answered by [`respond`](crate::Connection::respond) in the end, also when it
     /// was withdrawn meanwhile: only that frees its slot.
     Request(Request),
-    /// A call of ours has its outcome. Each call gets exactly one, unless it was cancelled.
-    Response {
-        /// The call.
-        call: CallId,
-        /// What the callee answered, or why there is no answer.
-        result: Result<Payload, Error>,
-        /// Updates that came before it and were not taken with
-        /// [`poll_update`](crate::Connection::poll_update).
-        updates: VecDeque<Payload>,
-    },
+    /// A call of ours has its outcome, for [`take_response`](crate::Connection::take_response). Each call gets exactly
+    /// one, unless it was cancelled. The call keeps its slot until the outcome is taken.
+    Response(CallId),
     /// There are updates from the callee, for [`poll_update`](crate::Connection::poll_update).
     Updated(CallId),
     /// There are updates from the caller, for [`poll_request_update`](crate::Connection::poll_request_update).

@@ -57,10 +57,9 @@ impl Updates {
         Some(payload)
     }
 
-    /// Takes all of them.
-    pub(super) fn clear(&mut self, total: &mut usize) -> VecDeque<Payload> {
+    pub(super) fn clear(&mut self, total: &mut usize) {
+        self.held.clear();
         self.account_less(self.bytes, total);
-        core::mem::take(&mut self.held)
     }
 
     fn account_less(&mut self, bytes: usize, total: &mut usize) {
