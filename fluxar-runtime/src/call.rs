@@ -74,13 +74,17 @@ impl<'a, T: FromPayload> Call<'a, T> {
     }
 
     fn begin(self) -> Unsent<'a, T> {
-        let made = self.payload.and_then(|payload| {
+        let prepared = self.payload.and_then(|payload| {
             let mut options = CallOptions::new().with_meta(encode(self.meta)?);
             options.timeout = self.timeout;
             Ok((payload, options))
         });
         let turn = Turn::new(self.shared.clone());
-        Unsent { method: self.method, made: Some(made), turn, output: PhantomData }
+        let (prepared, failed) = match prepared {
+            Ok(prepared) => (Some(prepared), None),
+            Err(error) => (None, Some(error)),
+        };
+        Unsent { method: self.method, prepared, failed, turn, output: PhantomData }
     }
 }
 
@@ -106,26 +110,20 @@ fn encode(pairs: Vec<(String, Result<Payload, Error>)>) -> Result<Bytes, Error> 
 /// A call that waits for room.
 struct Unsent<'a, T> {
     method: &'a str,
-    made: Option<Result<(Payload, CallOptions), Error>>,
+    prepared: Option<(Payload, CallOptions)>,
+    /// Why it could not be prepared.
+    failed: Option<Error>,
     turn: Turn,
     output: PhantomData<fn() -> T>,
 }
 
 impl<T> Unsent<'_, T> {
     fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<OpenCall<T>, Error>> {
-        let (payload, options) = match self.made.take() {
-            Some(Ok(made)) => made,
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            None => return Poll::Pending,
-        };
-        match self.turn.poll_call(cx, self.method, &payload, &options) {
-            Poll::Ready(Ok(call)) => Poll::Ready(Ok(OpenCall::new(self.turn.shared().clone(), call))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.made = Some(Ok((payload, options)));
-                Poll::Pending
-            }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
+        let call = std::task::ready!(self.turn.poll_call(cx, self.method, &mut self.prepared));
+        Poll::Ready(call.map(|call| OpenCall::new(self.turn.shared().clone(), call)))
     }
 }
 

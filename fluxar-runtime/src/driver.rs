@@ -22,6 +22,12 @@ const READ_MAX: usize = 64 << 10;
 /// How much is read at once from a connection that says little, in bytes.
 const READ_MIN: usize = 4 << 10;
 
+/// How often in a row the driver yields for more before it writes.
+const CORKS: u8 = 3;
+
+/// With so many bytes to write, it yields no more.
+const CORK_MAX: usize = 32 << 10;
+
 /// How many pieces one vectored write takes.
 const PIECES: usize = 64;
 
@@ -48,8 +54,8 @@ pub(crate) struct Driver<R: Runtime> {
     out: TransmitBuf,
     /// Nothing more will be read.
     read_closed: bool,
-    /// The last poll yielded before writing.
-    corked: bool,
+    /// How often in a row the driver has yielded before writing.
+    corked: u8,
     /// Since when the connection is closed.
     closed: Option<Instant>,
     /// Since when the transport has taken nothing of what waits.
@@ -93,7 +99,7 @@ impl<R: Runtime> Driver<R> {
             read_size: READ_MIN,
             out: TransmitBuf::new(),
             read_closed: false,
-            corked: false,
+            corked: 0,
             closed: None,
             stalled: None,
             chores: Chores::default(),
@@ -268,19 +274,27 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
+    /// A timer is the sign of a quiet connection, which needs no buffers.
+    fn release_buffers(&mut self) {
+        self.out.shrink();
+        if self.input.is_empty() {
+            (self.input, self.read_size) = (BytesMut::new(), READ_MIN);
+        }
+    }
+
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
         let read = self.poll_read(cx);
         let idle = read.is_pending();
         let turned = self.turn(cx, read);
         self.do_chores();
-        // One-poll cork: with several calls under way others are about to add to what waits, so that one write serves
-        // many. A lone caller must not wait for nobody.
-        if turned.crowded && !self.corked {
-            self.corked = true;
+        // Cork: with several calls under way others are about to add to what waits, so that one write serves many. It
+        // goes on while something comes to it; a lone caller must not wait for nobody.
+        if turned.crowded && self.corked < CORKS && self.out.remaining() < CORK_MAX {
+            self.corked += 1;
             cx.waker().wake_by_ref();
             return Poll::Ready(Round::Corked);
         }
-        self.corked = false;
+        self.corked = 0;
         let blocked = match self.poll_write(cx) {
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
@@ -295,11 +309,11 @@ impl<R: Runtime> Driver<R> {
         if !idle || (turned.more && !blocked) {
             return Poll::Ready(Round::Again);
         }
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
         let deadline = self.deadline(turned.deadline);
-        self.poll_timer(cx, deadline).map(|()| Round::Again)
+        self.poll_timer(cx, deadline).map(|()| {
+            self.release_buffers();
+            Round::Again
+        })
     }
 }
 

@@ -10,9 +10,10 @@ use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
-use fluxar_proto::{Code, Error, Payload, RequestId};
+use fluxar_proto::{Code, Error, Payload, RequestId, Text};
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
+use pin_project_lite::pin_project;
 
 use crate::payload::IntoPayload;
 use crate::request::Request;
@@ -92,15 +93,16 @@ impl Router {
         T: IntoPayload + 'static,
     {
         let start: Start = Arc::new(move |request: Request| {
-            let (shared, id, method) = (request.shared().clone(), request.id(), request.method_text());
+            let shared = Some(request.shared().clone());
+            let mut responder = Responder { shared, id: request.id(), method: request.method_text() };
             // A handler may panic before its future is made, too.
             let future = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
             match future {
                 Ok(future) => {
-                    let future = Box::pin(AssertUnwindSafe(future).catch_unwind());
-                    runtime.spawn(Run { future: Some(future), shared, id, method });
+                    let future = Some(AssertUnwindSafe(future).catch_unwind());
+                    runtime.spawn(Run { future, responder });
                 }
-                Err(_) => shared.respond(id, Err(panicked(&method))),
+                Err(_) => responder.respond(Err(panicked(&responder.method))),
             }
         });
         self.methods.write().unwrap_or_else(|e| e.into_inner()).insert(method.into(), start);
@@ -125,12 +127,14 @@ fn panicked(method: &str) -> Error {
     Error::new(Code::INTERNAL, "the handler panicked")
 }
 
-/// A running handler. It is dropped where it stands when nobody waits for its answer any more.
-struct Run<F: Future> {
-    future: Option<Pin<Box<CatchUnwind<AssertUnwindSafe<F>>>>>,
-    shared: Arc<Shared>,
-    id: RequestId,
-    method: fluxar_proto::Text,
+pin_project! {
+    /// A running handler. It is dropped where it stands when nobody waits for its answer any more.
+    struct Run<F: Future> {
+        // Before the responder, so that it is dropped first: a caller that has the answer may rely on the handler's end.
+        #[pin]
+        future: Option<CatchUnwind<AssertUnwindSafe<F>>>,
+        responder: Responder,
+    }
 }
 
 impl<F, T> Future for Run<F>
@@ -140,37 +144,46 @@ where
 {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let Some(future) = &mut this.future else { return Poll::Ready(()) };
-        let result = match future.as_mut().poll(cx) {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        let result = match future.poll(cx) {
             Poll::Ready(Ok(Ok(value))) => value.to_payload(),
-            Poll::Ready(Ok(Err(error))) => Err(error.into_error(&this.method)),
-            Poll::Ready(Err(_)) => Err(panicked(&this.method)),
-            Poll::Pending if this.shared.poll_wanted(this.id, cx) => return Poll::Pending,
+            Poll::Ready(Ok(Err(error))) => Err(error.into_error(&this.responder.method)),
+            Poll::Ready(Err(_)) => Err(panicked(&this.responder.method)),
+            Poll::Pending if this.responder.poll_wanted(cx) => return Poll::Pending,
             Poll::Pending => Err(Error::new(Code::CANCELLED, "nobody waits for the answer")),
         };
-        this.finish(result);
+        // What a handler drops may panic as well as the handler itself.
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
+        let result = if dropped.is_err() { Err(panicked(&this.responder.method)) } else { result };
+        this.responder.respond(result);
         Poll::Ready(())
     }
 }
 
-impl<F: Future> Run<F> {
-    /// Responds only after the handler is gone with all that it held: a caller that has the answer may rely on that.
-    fn finish(&mut self, result: Result<Payload, Error>) {
-        let future = self.future.take();
-        // What a handler drops may panic as well as the handler itself.
-        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(future)));
-        let result = if dropped.is_err() { Err(panicked(&self.method)) } else { result };
-        self.shared.respond(self.id, result);
+/// Answers a request once.
+struct Responder {
+    shared: Option<Arc<Shared>>,
+    id: RequestId,
+    method: Text,
+}
+
+impl Responder {
+    fn poll_wanted(&self, cx: &mut Context<'_>) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.poll_wanted(self.id, cx))
+    }
+
+    fn respond(&mut self, result: Result<Payload, Error>) {
+        if let Some(shared) = self.shared.take() {
+            shared.respond(self.id, result);
+        }
     }
 }
 
 /// The runtime went down, or dropped the task: the caller must not wait for ever.
-impl<F: Future> Drop for Run<F> {
+impl Drop for Responder {
     fn drop(&mut self) {
-        if self.future.is_some() {
-            self.finish(Err(Error::new(Code::UNAVAILABLE, "the handler was stopped")));
-        }
+        self.respond(Err(Error::new(Code::UNAVAILABLE, "the handler was stopped")));
     }
 }

@@ -1,5 +1,7 @@
 //! Payloads: any serde type, or raw CBOR.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
@@ -25,13 +27,29 @@ pub trait FromPayload: Sized {
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
 }
 
+/// Up to this size, in bytes, the buffer that values are encoded in is kept.
+const KEEP: usize = 4096;
+
+thread_local! {
+    /// Values are encoded here, and copied out once it is known how long they are: one allocation, of the right size.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 impl<T: Serialize + ?Sized> IntoPayload for T {
     fn to_payload(&self) -> Result<Payload, Error> {
-        match cbor4ii::serde::to_vec(Vec::with_capacity(64), &self) {
-            // A type may serialize to what is not one item (nothing at all, or nested too deeply).
-            Ok(bytes) => Payload::new(bytes.into()).map_err(|error| unfit(&error)),
-            Err(error) => Err(unfit(&error)),
-        }
+        let scratch = SCRATCH.take();
+        let encoded = cbor4ii::serde::to_vec(scratch, &self).map_err(|error| unfit(&error))?;
+        // A type may serialize to what is not one item (nothing at all, or nested too deeply).
+        let bytes = if encoded.capacity() > KEEP {
+            Bytes::from(encoded)
+        } else {
+            let bytes = Bytes::copy_from_slice(&encoded);
+            let mut scratch = encoded;
+            scratch.clear();
+            SCRATCH.set(scratch);
+            bytes
+        };
+        Payload::new(bytes).map_err(|error| unfit(&error))
     }
 }
 

@@ -54,13 +54,12 @@ impl Turn {
         &self.shared
     }
 
-    /// Makes a call, or waits until there is room for it.
+    /// Makes the call that is `prepared`, or waits until there is room for it.
     pub(crate) fn poll_call(
         &mut self,
         cx: &mut Context<'_>,
         method: &str,
-        payload: &Payload,
-        options: &CallOptions,
+        prepared: &mut Option<(Payload, CallOptions)>,
     ) -> Poll<Result<CallId, Error>> {
         let now = self.shared.clock().now();
         let ticket = &mut self.ticket;
@@ -69,14 +68,16 @@ impl Turn {
                 return Poll::Pending;
             }
             *ticket = None;
-            match state.connection.call(now, method, payload.clone(), options.clone()) {
+            let ready = state.connection.ready_to_call();
+            if ready == Err(CallError::Blocked) {
+                *ticket = Some(state.queue.join(cx));
+                return Poll::Pending;
+            }
+            let Some((payload, options)) = prepared.take() else { return Poll::Pending };
+            match ready.and_then(|()| state.connection.call(now, method, payload, options)) {
                 Ok(call) => {
                     state.wait_for(call, cx);
                     Poll::Ready(Ok(call))
-                }
-                Err(CallError::Blocked) => {
-                    *ticket = Some(state.queue.join(cx));
-                    Poll::Pending
                 }
                 Err(error) => Poll::Ready(Err(state.call_error(error))),
             }

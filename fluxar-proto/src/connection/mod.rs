@@ -39,9 +39,11 @@ use crate::time::Instant;
 /// what is urgent still goes first.
 const WATERMARK: usize = 64 << 10;
 
-/// Frames up to this size, in bytes, are copied out of the read buffer: a small payload that somebody keeps must not
-/// keep a large buffer alive. Larger ones are shared.
+/// Frames up to this size, in bytes, are copied out of the read buffer. Larger ones share its memory.
 const COPY: usize = 8 << 10;
+
+/// So many bytes of small frames are copied out at once, at most.
+const GROUP: usize = 16 << 10;
 
 /// How many replies to pings may wait (§8.3).
 const REPLIES: usize = 8;
@@ -188,7 +190,7 @@ impl Connection {
                 whole_frames(input, self.frame_limit(), if offering { 1 } else { usize::MAX });
             if whole > 0 {
                 self.stats.bytes_in += whole as u64;
-                self.handle_frames(now, input.split_to(whole).freeze())?;
+                self.handle_frames(now, input, whole)?;
             }
             match broken {
                 Some(error) => return Err(self.fail(now, error.into())),
@@ -198,21 +200,44 @@ impl Connection {
         }
     }
 
-    fn handle_frames(&mut self, now: Instant, mut frames: Bytes) -> Result<(), ConnectionError> {
-        // Nothing is sealed here, so that a frame is no longer than its message (§5.13).
-        let limit = self.message_limit();
-        while let Some(len) = frame::split(&frames, limit).map_err(|error| self.fail(now, error.into()))? {
-            frames.advance(frame::PREFIX_LEN);
-            let body = if len <= COPY { Bytes::copy_from_slice(&frames[..len]) } else { frames.slice(..len) };
-            frames.advance(len);
-            self.stats.messages_in += 1;
-            let handled = match Envelope::decode(&body) {
-                Ok(envelope) => self.handle_message(now, &envelope, &body),
-                Err(error) => Err(error.into()),
+    /// Handles the frames that are the first `whole` bytes of `input`.
+    ///
+    /// Small ones are copied out together, large ones shared: so a small payload that somebody keeps holds at most
+    /// [`GROUP`] bytes in memory and not the driver's buffer, at the price of one allocation for many messages.
+    fn handle_frames(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+        mut whole: usize,
+    ) -> Result<(), ConnectionError> {
+        while whole > 0 {
+            let (len, large) = next_group(input.get(..whole).unwrap_or_default());
+            if len == 0 {
+                break;
+            }
+            let mut group = if large {
+                input.split_to(len).freeze()
+            } else {
+                let group = Bytes::copy_from_slice(input.get(..len).unwrap_or_default());
+                input.advance(len);
+                group
             };
-            handled.map_err(|error| self.fail(now, error))?;
+            whole -= len;
+            while let Ok(Some(len)) = frame::split(&group, u32::MAX) {
+                group.advance(frame::PREFIX_LEN);
+                self.handle_body(now, &group.split_to(len))?;
+            }
         }
         Ok(())
+    }
+
+    fn handle_body(&mut self, now: Instant, body: &Bytes) -> Result<(), ConnectionError> {
+        self.stats.messages_in += 1;
+        let handled = match Envelope::decode(body) {
+            Ok(envelope) => self.handle_message(now, &envelope, body),
+            Err(error) => Err(error.into()),
+        };
+        handled.map_err(|error| self.fail(now, error))
     }
 
     fn frame_limit(&self) -> u32 {
@@ -551,4 +576,21 @@ fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, Option<FrameE
         }
     }
     (whole, None)
+}
+
+/// How many bytes at the start of `frames`, which are whole, to handle together: one large frame (`true`), or small ones
+/// up to [`GROUP`] bytes.
+fn next_group(frames: &[u8]) -> (usize, bool) {
+    let mut len = 0;
+    while let Ok(Some(body)) = frame::split(frames.get(len..).unwrap_or_default(), u32::MAX) {
+        let frame = frame::PREFIX_LEN + body;
+        if len == 0 && frame > COPY {
+            return (frame, true);
+        }
+        if frame > COPY || len + frame > GROUP {
+            break;
+        }
+        len += frame;
+    }
+    (len, false)
 }

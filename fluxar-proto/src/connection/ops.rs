@@ -28,6 +28,15 @@ impl Connection {
         calls.open(method, payload, options, &mut Context { now, ids, open, budget })
     }
 
+    /// Whether a call could be made now: to be asked by whoever does not want to hand over a payload in vain.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call); [`Blocked`](CallError::Blocked) announces room too.
+    pub fn ready_to_call(&mut self) -> Result<(), CallError> {
+        if self.error.is_some() { Err(CallError::Closed) } else { self.calls.ready_to_call() }
+    }
+
     /// How many calls may be made now before one is [`Blocked`](CallError::Blocked).
     pub fn call_room(&self) -> usize {
         self.calls.room()

@@ -365,11 +365,11 @@ fn continuation_len(target: Option<&str>, result: Result<Item<'_>, &Error>) -> u
     }
 }
 
-/// What came as the payload of `frame`. It shares the frame's memory, unless it is a small part of that: an application
-/// that keeps it must not keep much else, which nobody has counted.
+/// What came as the payload of `frame`. It shares the frame's memory, unless it is a small part of a large frame: an
+/// application that keeps it must not keep much else, which nobody has counted.
 fn payload_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
     let payload = envelope.payload;
-    if frame.len() > 2 * payload.as_bytes().len() + 256 {
+    if frame.len() > 2 * payload.as_bytes().len() + 4096 {
         Payload::from(payload)
     } else {
         Payload::trusted(frame.slice_ref(payload.as_bytes()))

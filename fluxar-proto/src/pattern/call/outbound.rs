@@ -78,13 +78,7 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<CallId, CallError> {
         self.check(method, &payload, &options)?;
-        if self.started && self.peer_max_calls == 0 {
-            return Err(CallError::NoCalls);
-        }
-        if self.outbound.len() >= self.peer_max_calls || !self.has_room() {
-            self.call_waits = true;
-            return Err(CallError::Blocked);
-        }
+        self.ready_to_call()?;
         let id = cx.ids.next(cx.now);
         let deadline = options.timeout.map(|timeout| cx.now + timeout);
         let len = queued_len(&options.meta, &payload);
@@ -97,6 +91,18 @@ impl Calls {
         }
         self.stats.made += 1;
         Ok(call)
+    }
+
+    /// Whether there is room for one more call.
+    pub(crate) fn ready_to_call(&mut self) -> Result<(), CallError> {
+        if self.started && self.peer_max_calls == 0 {
+            return Err(CallError::NoCalls);
+        }
+        if self.room() == 0 {
+            self.call_waits = true;
+            return Err(CallError::Blocked);
+        }
+        Ok(())
     }
 
     fn check(&self, method: &str, payload: &Payload, options: &CallOptions) -> Result<(), CallError> {
