@@ -26,7 +26,11 @@ const READ_MIN: usize = 4 << 10;
 const CORKS: u8 = 3;
 
 /// With so many bytes to write, it yields no more.
-const CORK_MAX: usize = 32 << 10;
+const CORK_MAX: usize = 2 << 10;
+
+/// How many messages are handled in one turn: the fewer, the sooner the other side has something to do; the more, the
+/// fewer system calls there are. Measured with 128 calls in flight, 16 does nearly twice as much as 32, and 8 no more.
+const BURST: usize = 16;
 
 /// How many pieces one vectored write takes.
 const PIECES: usize = 64;
@@ -52,6 +56,8 @@ pub(crate) struct Driver<R: Runtime> {
     input: BytesMut,
     read_size: usize,
     out: TransmitBuf,
+    /// There may be whole frames left in `input`.
+    unhandled: bool,
     /// Nothing more will be read.
     read_closed: bool,
     /// How often in a row the driver has yielded before writing.
@@ -88,6 +94,7 @@ impl<R: Runtime> Driver<R> {
         input: BytesMut,
     ) -> Self {
         let now = shared.clock().now();
+        let input_is_empty = input.is_empty();
         Self {
             timer: runtime.timer(shared.clock().to_runtime(now)),
             armed: Some(now),
@@ -98,6 +105,7 @@ impl<R: Runtime> Driver<R> {
             input,
             read_size: READ_MIN,
             out: TransmitBuf::new(),
+            unhandled: !input_is_empty,
             read_closed: false,
             corked: 0,
             closed: None,
@@ -111,6 +119,9 @@ impl<R: Runtime> Driver<R> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.read_closed {
             return Poll::Pending;
+        }
+        if self.unhandled {
+            return Poll::Ready(Ok(self.input.len()));
         }
         if self.input.is_empty() {
             // An idle connection holds no buffer.
@@ -138,7 +149,10 @@ impl<R: Runtime> Driver<R> {
                 self.read_closed = true;
                 state.connection.handle_eof(now, self.input.len()).ok();
             }
-            Poll::Ready(Ok(_)) => drop(state.connection.handle_input(now, &mut self.input)),
+            Poll::Ready(Ok(_)) => {
+                let handled = state.connection.handle_some_input(now, &mut self.input, BURST);
+                self.unhandled = handled.unwrap_or(false);
+            }
             Poll::Ready(Err(error)) => {
                 self.read_closed = true;
                 state.connection.abort(now, ConnectionError::Transport(error.to_string()));
@@ -168,12 +182,14 @@ impl<R: Runtime> Driver<R> {
         turned
     }
 
-    /// Wakes and starts what the turn brought, without the lock.
-    fn do_chores(&mut self) {
+    /// Wakes and starts what the turn brought, without the lock. Whether there was anything.
+    fn do_chores(&mut self) -> bool {
+        let busy = !self.chores.wakers.is_empty() || !self.chores.requests.is_empty();
         self.chores.wakers.drain(..).for_each(Waker::wake);
         for request in self.chores.requests.drain(..) {
             self.router.dispatch(self.shared.request(request));
         }
+        busy
     }
 
     /// Writes until all is written or the transport takes no more.
@@ -286,13 +302,19 @@ impl<R: Runtime> Driver<R> {
         let read = self.poll_read(cx);
         let idle = read.is_pending();
         let turned = self.turn(cx, read);
-        self.do_chores();
+        let busy = self.do_chores();
+        // Whoever was woken goes first, before more is taken in: what it says can be on its way, and be handled at the
+        // other end, while this side handles the rest.
+        if busy && self.unhandled && self.out.is_empty() {
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Round::Yielded);
+        }
         // Cork: with several calls under way others are about to add to what waits, so that one write serves many. It
         // goes on while something comes to it; a lone caller must not wait for nobody.
         if turned.crowded && self.corked < CORKS && self.out.remaining() < CORK_MAX {
             self.corked += 1;
             cx.waker().wake_by_ref();
-            return Poll::Ready(Round::Corked);
+            return Poll::Ready(Round::Yielded);
         }
         self.corked = 0;
         let blocked = match self.poll_write(cx) {
@@ -332,7 +354,7 @@ struct Turned {
 /// What a round of the driver comes to.
 enum Round {
     Again,
-    Corked,
+    Yielded,
     Over,
 }
 
@@ -347,7 +369,7 @@ impl<R: Runtime> Future for Driver<R> {
         for _ in 0..ROUNDS {
             match std::task::ready!(this.poll_round(cx)) {
                 Round::Again => {}
-                Round::Corked => return Poll::Pending,
+                Round::Yielded => return Poll::Pending,
                 Round::Over => return this.poll_ending(cx),
             }
         }

@@ -178,25 +178,37 @@ impl Connection {
     ///
     /// Why the connection is over. `input` is of no use any more then.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), ConnectionError> {
+        while self.handle_some_input(now, input, usize::MAX)? {}
+        Ok(())
+    }
+
+    /// As [`handle_input`](Self::handle_input), but handles `count` frames at the most, for drivers that have other
+    /// things to do in between. Whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// As [`handle_input`](Self::handle_input).
+    pub fn handle_some_input(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+        count: usize,
+    ) -> Result<bool, ConnectionError> {
         self.heartbeat.note_received(now);
         if let Some(error) = &self.error {
             input.clear();
             return Err(error.clone());
         }
-        loop {
-            // What follows the answer is under another limit, so that the answer is handled first.
-            let offering = matches!(self.state, State::Offering { .. });
-            let (whole, broken) =
-                whole_frames(input, self.frame_limit(), if offering { 1 } else { usize::MAX });
-            if whole > 0 {
-                self.stats.bytes_in += whole as u64;
-                self.handle_frames(now, input, whole)?;
-            }
-            match broken {
-                Some(error) => return Err(self.fail(now, error.into())),
-                None if offering && whole > 0 => {}
-                None => return Ok(()),
-            }
+        // What follows the answer is under another limit, so that the answer is handled first.
+        let count = if self.is_handshaking() { 1 } else { count };
+        let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
+        if whole > 0 {
+            self.stats.bytes_in += whole as u64;
+            self.handle_frames(now, input, whole)?;
+        }
+        match broken {
+            Some(error) => Err(self.fail(now, error.into())),
+            None => Ok(frames == count && !input.is_empty()),
         }
     }
 
@@ -565,17 +577,19 @@ fn is_close(envelope: &Envelope<'_>) -> bool {
     envelope.kind == Kind::Control && envelope.reference.is_none() && envelope.target == Some(verb::CLOSE)
 }
 
-/// How many bytes at the start of `input` are whole frames, at most `count` of them; and what is wrong behind them.
-fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, Option<FrameError>) {
-    let mut whole = 0;
-    for _ in 0..count {
+/// How many whole frames are at the start of `input`, at most `count`; how many bytes they are; and what is wrong behind
+/// them.
+fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, usize, Option<FrameError>) {
+    let (mut frames, mut whole) = (0, 0);
+    while frames < count {
         match frame::split(input.get(whole..).unwrap_or_default(), limit) {
             Ok(Some(len)) => whole += frame::PREFIX_LEN + len,
             Ok(None) => break,
-            Err(error) => return (whole, Some(error)),
+            Err(error) => return (frames, whole, Some(error)),
         }
+        frames += 1;
     }
-    (whole, None)
+    (frames, whole, None)
 }
 
 /// How many bytes at the start of `frames`, which are whole, to handle together: one large frame (`true`), or small ones
