@@ -14,7 +14,7 @@ fn prints_a_row_for_every_contender_and_load() {
     for heading in ["Latency: one call in flight, 64 ", "Throughput: 128 calls in flight, 1024 "] {
         assert!(shown.contains(heading), "{heading}: {shown}");
     }
-    for contender in ["raw", "tonic"] {
+    for contender in ["raw", "fluxar", "tonic"] {
         assert_eq!(shown.matches(&format!("\n| {contender} ")).count(), 4, "{contender}: {shown}");
     }
 }
