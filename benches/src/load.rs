@@ -1,10 +1,8 @@
 //! What a client does to a server, and what came of it.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-use tokio::task::LocalSet;
 
 use crate::{Error, stats::percentile};
 
@@ -33,9 +31,9 @@ pub(crate) struct Measured {
 }
 
 /// A connection that calls can be made on, many at a time.
-pub(crate) trait Caller: Clone + 'static {
+pub(crate) trait Caller: Clone + Send + Sync + 'static {
     /// Sends `payload` there and back.
-    async fn call(&self, payload: &[u8]) -> Result<(), Error>;
+    fn call(&self, payload: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// The bytes that go there and back.
@@ -55,7 +53,7 @@ pub(crate) async fn drive<C: Caller>(caller: C, load: Load) -> Result<Measured, 
         let payload = payload(load.payload);
         return one_at_a_time(load, async || caller.call(&payload).await).await;
     }
-    LocalSet::new().run_until(many_at_a_time(caller, load)).await
+    many_at_a_time(caller, load).await
 }
 
 /// Calls one after another, and times each of them.
@@ -82,27 +80,27 @@ pub(crate) async fn one_at_a_time(
 }
 
 async fn many_at_a_time<C: Caller>(caller: C, load: Load) -> Result<Measured, Error> {
-    let answered = Rc::new(Cell::new(0_u64));
+    let answered = Arc::new(AtomicU64::new(0));
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..load.in_flight {
         let (caller, answered, payload) = (caller.clone(), answered.clone(), payload(load.payload));
-        callers.spawn_local(async move {
+        callers.spawn(async move {
             loop {
                 if let Err(error) = caller.call(&payload).await {
                     return error;
                 }
-                answered.set(answered.get() + 1);
+                answered.fetch_add(1, Relaxed);
             }
         });
     }
     let counted = async {
         tokio::time::sleep(load.warm_up).await;
-        let (began, before) = (Instant::now(), answered.get());
+        let (began, before) = (Instant::now(), answered.load(Relaxed));
         tokio::time::sleep(load.measure).await;
-        while answered.get() == before {
+        while answered.load(Relaxed) == before {
             tokio::task::yield_now().await; // a rate needs one answer at the least
         }
-        (answered.get() - before) as f64 / began.elapsed().as_secs_f64()
+        (answered.load(Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
     };
     tokio::select! {
         per_second = counted => Ok(Measured { per_second, p50: 0, p99: 0 }),

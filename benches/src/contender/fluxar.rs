@@ -1,7 +1,7 @@
 //! This project, through its public API.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ::fluxar::{Client, Request, Server, TokioListener};
 use serde_bytes::{ByteBuf, Bytes};
@@ -19,10 +19,10 @@ pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
 }
 
 pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
-    drive(Rc::new(Client::connect(format!("tcp://{server}")).build().await?), load).await
+    drive(Arc::new(Client::connect(format!("tcp://{server}")).build().await?), load).await
 }
 
-impl Caller for Rc<Client> {
+impl Caller for Arc<Client> {
     async fn call(&self, payload: &[u8]) -> Result<(), Error> {
         let echo: ByteBuf = (**self).call(METHOD, Bytes::new(payload)).await?;
         check(payload, &echo)
