@@ -190,6 +190,9 @@ impl Connection {
             updates_dropped: calls.updates_dropped,
             calls_in_flight: self.calls.in_flight(),
             requests_running: self.calls.running(),
+            queued_bytes: self.calls.queued_bytes(),
+            request_bytes: self.calls.request_bytes(),
+            update_bytes: self.calls.update_bytes(),
             rtt: self.heartbeat.rtt(),
             ..self.stats
         }

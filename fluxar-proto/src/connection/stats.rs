@@ -28,6 +28,12 @@ pub struct Stats {
     pub calls_in_flight: usize,
     /// Requests of the peer that have a slot now.
     pub requests_running: usize,
+    /// Bytes that the calls, answers and updates queued for sending count for now.
+    pub queued_bytes: usize,
+    /// Bytes that the requests which have a slot count for now.
+    pub request_bytes: usize,
+    /// Bytes of updates that wait for the application now.
+    pub update_bytes: usize,
     /// The last round-trip time that a ping measured.
     pub rtt: Option<Duration>,
 }

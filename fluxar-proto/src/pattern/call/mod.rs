@@ -290,6 +290,18 @@ impl Calls {
         self.inbound.len()
     }
 
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.request_bytes
+    }
+
+    pub(crate) fn update_bytes(&self) -> usize {
+        self.update_bytes
+    }
+
     pub(crate) fn room(&self) -> usize {
         if self.has_room() { self.peer_max_calls.saturating_sub(self.outbound.len()) } else { 0 }
     }
