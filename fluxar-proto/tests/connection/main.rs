@@ -1,0 +1,17 @@
+//! The core as its driver sees it: sessions between two connections, and between one connection and a peer that sends
+//! what it likes. In virtual time and without sockets.
+#![cfg(feature = "alloc")]
+
+mod calls;
+mod closing;
+mod deadlines;
+mod flood;
+mod handshake;
+mod heartbeat;
+mod hostile;
+mod limits;
+mod openings;
+mod order;
+mod sessions;
+mod support;
+mod transmit;
