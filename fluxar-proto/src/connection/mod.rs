@@ -244,6 +244,11 @@ impl Connection {
     }
 
     fn handle_body(&mut self, now: Instant, body: &Bytes) -> Result<(), ConnectionError> {
+        // Nothing is sealed here, so that a frame is no longer than its message (§5.13).
+        let (len, limit) = (u32::try_from(body.len()).unwrap_or(u32::MAX), self.message_limit());
+        if len > limit {
+            return Err(self.fail(now, FrameError::TooLong { len, limit }.into()));
+        }
         self.stats.messages_in += 1;
         let handled = match Envelope::decode(body) {
             Ok(envelope) => self.handle_message(now, &envelope, body),
