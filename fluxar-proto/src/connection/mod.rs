@@ -95,6 +95,8 @@ pub struct Connection {
     state: State,
     /// Why the connection ended.
     error: Option<ConnectionError>,
+    /// The largest message that we take, in bytes.
+    max_message: u32,
     ids: IdSource,
     open: OpenIds,
     budget: Budget,
@@ -141,6 +143,7 @@ impl Connection {
         Self {
             state,
             error: None,
+            max_message: frame::HANDSHAKE_LIMIT,
             open: OpenIds::new(&mut ids),
             ids,
             budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),
@@ -166,7 +169,9 @@ impl Connection {
         limits: Limits,
     ) {
         self.state = State::Established;
-        self.heartbeat.start(self.config.limits().heartbeat_ms, limits.heartbeat_ms, now);
+        let ours = self.config.limits();
+        self.max_message = ours.max_message;
+        self.heartbeat.start(ours.heartbeat_ms, limits.heartbeat_ms, now);
         self.calls.start(limits.max_calls, limits.max_message);
         self.peer = Some(PeerInfo { agent, version, features, limits });
         self.events.push_back(Event::Established);
@@ -245,7 +250,7 @@ impl Connection {
 
     fn handle_body(&mut self, now: Instant, body: &Bytes) -> Result<(), ConnectionError> {
         // Nothing is sealed here, so that a frame is no longer than its message (§5.13).
-        let (len, limit) = (u32::try_from(body.len()).unwrap_or(u32::MAX), self.message_limit());
+        let (len, limit) = (u32::try_from(body.len()).unwrap_or(u32::MAX), self.max_message);
         if len > limit {
             return Err(self.fail(now, FrameError::TooLong { len, limit }.into()));
         }
@@ -259,15 +264,8 @@ impl Connection {
 
     fn frame_limit(&self) -> u32 {
         match self.state {
-            State::Offering { .. } => frame::HANDSHAKE_LIMIT,
-            _ => self.message_limit().saturating_add(frame::ALLOWANCE),
-        }
-    }
-
-    fn message_limit(&self) -> u32 {
-        match self.state {
-            State::Offering { .. } => frame::HANDSHAKE_LIMIT,
-            _ => self.config.limits().max_message,
+            State::Offering { .. } => self.max_message,
+            _ => self.max_message.saturating_add(frame::ALLOWANCE),
         }
     }
 

@@ -136,6 +136,28 @@ fn beyond_its_bounds_a_receiver_drops_the_oldest_update_and_counts_it() {
     assert_eq!(dropped(&script), 7);
 }
 
+// spec: §10.3
+// spec: §17.2
+#[test]
+fn an_update_that_is_held_keeps_no_more_memory_than_it_counts_for() {
+    let mut script = Script::responder(&config(|_| ()));
+    let call = script.call("m");
+    let request = one(requests(&script.events())).id;
+    let update = Msg::continuation(Kind::Call, script.id(), call).verb(verb::UPDATE);
+    let mut with_meta = update.clone().payload(uint(1));
+    with_meta.meta = cbor(|out| out.map(1)?.str("ballast")?.bytes(&[0; 50_000])?.ok());
+    let unknown = Msg { target: Some("ballast".into()), ..update.clone().payload(blob(7_000)) };
+    let together = [update.payload(uint(2)).frame(), unknown.frame(), unknown.frame()].concat();
+    script.send(with_meta).unwrap();
+    script.send_bytes(&together).unwrap();
+    for n in [1, 2] {
+        let held = script.connection.poll_request_update(request).unwrap().unwrap();
+        assert_eq!(held, uint(n));
+        let memory = held.into_bytes().try_into_mut().expect("memory of its own").capacity();
+        assert!(memory < 100, "{memory}");
+    }
+}
+
 // spec: §10.4
 // spec: §10.10
 #[test]

@@ -22,7 +22,7 @@ use super::outbound::too_large;
 use super::updates::Updates;
 use super::{
     CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
-    Withdrawn, continuation_len, cost, deadline_exceeded, payload_of,
+    Withdrawn, continuation_len, cost, deadline_exceeded, update_of,
 };
 use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
@@ -248,7 +248,7 @@ impl Calls {
             self.stats.late += 1;
             return;
         }
-        let payload = payload_of(envelope, frame);
+        let payload = update_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = inbound.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);

@@ -388,6 +388,13 @@ fn payload_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
     }
 }
 
+/// The payload of an update, which nobody can say how long it is held: its memory is shared only where it is most of it.
+fn update_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
+    const SHARED: usize = 8 << 10;
+    let payload = envelope.payload;
+    if payload.as_bytes().len() < SHARED { Payload::from(payload) } else { payload_of(envelope, frame) }
+}
+
 /// The answer that refuses an opening, in the form that its type calls for (§5.16).
 fn refusal(kind: Kind, id: Id, reference: Id, error: Error) -> Outgoing {
     let target = match kind {

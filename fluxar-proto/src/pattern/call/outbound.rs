@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::updates::Updates;
 use super::{
     CallError, CallEvent, CallId, CallOptions, Calls, Context, Gone, Ready, Text, Timer, UpdateError,
-    ceil_ms, continuation_len, cost, deadline_exceeded, payload_of,
+    ceil_ms, continuation_len, cost, deadline_exceeded, payload_of, update_of,
 };
 use crate::message::{
     Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, key, verb,
@@ -171,7 +171,7 @@ impl Calls {
 
     pub(super) fn handle_outbound_update(&mut self, slot: usize, envelope: &Envelope<'_>, frame: &Bytes) {
         let Some(out) = self.outbound.get_mut(slot) else { return };
-        let payload = payload_of(envelope, frame);
+        let payload = update_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = out.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
