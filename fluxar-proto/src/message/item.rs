@@ -88,12 +88,12 @@ impl<'a> Item<'a> {
     ///
     /// # Errors
     ///
-    /// Where this is no map, has an indefinite length, more than [`KEYS_LIMIT`](super::KEYS_LIMIT) keys, a
-    /// key that is no text of definite length and valid UTF-8, or a key twice. All of it is checked here,
-    /// before the first entry.
+    /// Where this is no map, of definite or indefinite length, has more than
+    /// [`KEYS_LIMIT`](super::KEYS_LIMIT) keys, a key that is no text of definite length and valid UTF-8, or a
+    /// key twice. All of it is checked here, before the first entry.
     pub fn map(self) -> Result<MapIter<'a>, DecodeError> {
         let mut reader = Reader::new(self.0);
-        Ok(MapIter::trusted(map::read(&mut reader, Expected::Map)?.entries))
+        Ok(MapIter::trusted(map::read_any(&mut reader, Expected::Map)?.entries))
     }
 
     /// The elements of an array of definite or indefinite length.

@@ -3,11 +3,14 @@
 use heapless::Vec;
 
 use super::item::{Item, skip};
-use super::token::{Reader, major};
+use super::token::{BREAK, Reader, major};
 use super::{DecodeError, DecodeErrorKind, Expected};
 
 /// How many keys `meta` (§5.9), `error` (§5.12) and the maps of the handshake (§6.2) may have.
 pub const KEYS_LIMIT: usize = 64;
+
+/// The head of a map of indefinite length.
+const INDEFINITE: u8 = 0xbf;
 
 /// Above this many keys sorting them beats comparing each with each.
 const PAIRWISE: usize = 8;
@@ -36,14 +39,30 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, expected: Expected) -> Result<Ma
         reader.text(Expected::Text)?;
         skip(reader)?;
     } else {
-        many(reader, len)?;
+        pairs(reader, |_, read| read < len)?;
     }
     Ok(Map { len, entries: reader.since(start) })
 }
 
-fn many(reader: &mut Reader<'_>, len: usize) -> Result<(), DecodeError> {
+/// As [`read`], for a map that may have an indefinite length too.
+pub(super) fn read_any<'a>(reader: &mut Reader<'a>, expected: Expected) -> Result<Map<'a>, DecodeError> {
+    if !reader.eat(INDEFINITE) {
+        return read(reader, expected);
+    }
+    let start = reader.pos();
+    let len = pairs(reader, |reader, _| reader.peek() != Some(BREAK))?;
+    let entries = reader.since(start);
+    reader.eat(BREAK);
+    Ok(Map { len, entries })
+}
+
+/// Reads pairs for as long as there is another one, by what lies ahead and how many there were. How many there are.
+fn pairs<'a>(
+    reader: &mut Reader<'a>,
+    another: impl Fn(&Reader<'a>, usize) -> bool,
+) -> Result<usize, DecodeError> {
     let mut keys = Vec::<Key<'_>, KEYS_LIMIT>::new();
-    for _ in 0..len {
+    while another(reader, keys.len()) {
         let at = reader.pos();
         let key = reader.text(Expected::Text)?;
         keys.push((key, at)).map_err(|_| DecodeError::new(at, DecodeErrorKind::TooManyKeys))?;
@@ -51,7 +70,7 @@ fn many(reader: &mut Reader<'_>, len: usize) -> Result<(), DecodeError> {
     }
     match duplicate(&mut keys) {
         Some(at) => Err(DecodeError::new(at, DecodeErrorKind::DuplicateKey)),
-        None => Ok(()),
+        None => Ok(keys.len()),
     }
 }
 

@@ -414,6 +414,38 @@ fn hellos_of_the_wrong_shape_are_malformed() {
 
 // spec: §6.2
 #[test]
+fn maps_and_arrays_of_indefinite_length_are_taken_in_hellos_but_not_such_strings() {
+    let offer = cbor(|out| {
+        out.begin_map()?.str("versions")?.begin_array()?.u8(1)?.end()?;
+        out.str("x")?.begin_str()?.str("y")?.end()?;
+        out.str("limits")?.begin_map()?.str("max_calls")?.u8(3)?.end()?;
+        out.str("caps")?.begin_map()?.str("features")?.begin_array()?.str("stream")?.end()?.end()?.end()?.ok()
+    });
+    let script = Script::responder_with(&config(|_| ()), offer);
+    assert_eq!(script.connection.peer().unwrap().limits.max_calls, 3);
+    let strings = [
+        cbor(|out| out.map(1)?.begin_str()?.str("versions")?.end()?.array(1)?.u8(1)?.ok()),
+        cbor(|out| {
+            out.map(2)?.str("versions")?.array(1)?.u8(1)?;
+            out.str("agent")?.begin_str()?.str("x")?.end()?.ok()
+        }),
+        cbor(|out| out.map(2)?.str("versions")?.array(1)?.u8(1)?.str("agent")?.null()?.ok()),
+        cbor(|out| {
+            out.begin_map()?;
+            for n in 0..65 {
+                out.str(&n.to_string())?.u8(0)?;
+            }
+            out.end()?.ok()
+        }),
+    ];
+    for offer in strings {
+        let (error, _) = incoming(&offer_with(offer.clone()).frame()).unwrap_err();
+        assert_eq!(error.code(), Code::MALFORMED, "{offer:02x?}");
+    }
+}
+
+// spec: §6.2
+#[test]
 fn an_answer_without_a_version_is_malformed() {
     let mut script = Script::offered_by(&config(|_| ()));
     let answer = answer(&mut script).payload(cbor(|out| out.map(0)?.ok()));

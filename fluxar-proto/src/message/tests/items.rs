@@ -193,11 +193,16 @@ fn the_maps_of_the_handshake_are_checked_before_the_first_entry() {
     let map = Item::new(&bytes).expect("an item").map().expect("a map");
     let entries: Vec<_> = map.map(|(key, value)| (key, value.as_bytes())).collect();
     assert_eq!(entries, [("a", &[1][..]), ("b", &[0x81, 2])]);
+    let bytes = hex("bf 61 61 01 61 62 81 02 ff");
+    let indefinite = Item::new(&bytes).expect("an item").map().expect("a map");
+    assert!(indefinite.map(|(key, value)| (key, value.as_bytes())).eq(entries));
+    assert_eq!(Item::new(&hex("bf ff")).expect("an item").map().expect("a map").count(), 0);
     for (digits, kind, offset) in [
         ("80", Unexpected(Expected::Map), 0),
         ("f6", Unexpected(Expected::Map), 0),
-        ("bf ff", Indefinite, 0),
+        ("bf 7f 61 61 ff 01 ff", Indefinite, 1),
         ("a2 61 61 01 61 61 02", DuplicateKey, 4),
+        ("bf 61 61 01 61 61 02 ff", DuplicateKey, 4),
         ("a1 01 01", Unexpected(Expected::Text), 1),
         ("a1 61 ff 01", InvalidUtf8, 2),
     ] {
