@@ -185,6 +185,7 @@ impl Connection {
         Stats {
             calls_made: calls.made,
             calls_served: calls.served,
+            cancelled: calls.cancelled,
             refused: calls.refused,
             dropped: self.stats.dropped + calls.late,
             updates_dropped: calls.updates_dropped,

@@ -18,6 +18,8 @@ pub struct Stats {
     pub calls_made: u64,
     /// Requests of the peer accepted.
     pub calls_served: u64,
+    /// Requests of the peer that it cancelled before they were answered.
+    pub cancelled: u64,
     /// Openings of the peer refused: over a limit, or of a kind that is not offered.
     pub refused: u64,
     /// Continuations dropped because what they continue is over, or their verb is unknown.

@@ -189,6 +189,7 @@ impl Calls {
 
     pub(super) fn handle_cancel(&mut self, slot: usize, cx: &mut Context<'_>) {
         let Some(inbound) = self.inbound.get(slot) else { return };
+        self.stats.cancelled += 1;
         self.withdraw(RequestId { slot, id: inbound.id }, Withdrawn::Cancelled, cx.open);
     }
 

@@ -40,6 +40,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct CallStats {
     pub(crate) made: u64,
     pub(crate) served: u64,
+    pub(crate) cancelled: u64,
     pub(crate) refused: u64,
     pub(crate) late: u64,
     pub(crate) updates_dropped: u64,
