@@ -155,14 +155,17 @@ impl Shared {
 
     /// Answers a request.
     pub(crate) fn respond(&self, request: RequestId, result: Result<Payload, Error>) {
-        self.operate(|state| {
-            if state.running(request).is_some() {
-                state.requests.remove(request.slot());
-            }
+        let updates = self.operate(|state| {
             if let Err(error) = state.connection.respond(request, result) {
                 tracing::debug!(%request, %error, "a response was not sent");
             }
+            let running = state.running(request)?;
+            let updates = running.updates.take();
+            state.requests.remove(request.slot());
+            updates
         });
+        // The request may live on in another task, which waits there for updates: none will come any more.
+        updates.into_iter().for_each(Waker::wake);
     }
 
     /// Whether the answer to a request is still wanted; registers to be woken when it is not any more.
