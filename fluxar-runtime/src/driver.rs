@@ -378,13 +378,14 @@ impl<R: Runtime> Future for Driver<R> {
     }
 }
 
-/// The runtime went down, or dropped the task: whoever waits must learn of it.
+/// The end of the link; or the runtime went down, or dropped the task. Whoever waits must learn of it.
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let now = self.shared.clock().now();
         let mut state = self.shared.lock();
         state.connection.abort(now, ConnectionError::Transport("the connection's task was stopped".into()));
         state.drain_events(&mut self.chores);
+        state.unlink(&mut self.chores);
         drop(state);
         self.chores.wakers.drain(..).for_each(Waker::wake);
     }

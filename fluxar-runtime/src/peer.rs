@@ -87,6 +87,26 @@ impl Peer {
         self.shared.close(Some(error));
     }
 
+    /// Closes the connection, and waits until the peer knows: until what there was to say is written and both sides
+    /// have closed the transport, or two seconds have passed. For programs that end then: what is only
+    /// [closed](Self::close) when the runtime goes down leaves the peer with a lost connection.
+    ///
+    /// Returns why the connection has ended, which may have been before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the connection is closed all the same.
+    pub async fn shut_down(&self) -> ConnectionError {
+        self.close();
+        poll_fn(|cx| self.shared.poll_unlinked(cx)).await
+    }
+
+    /// Cuts the transport without telling the peer, as a failing network would; responses that are queued still go
+    /// out. For tests of what peers do then.
+    pub fn hang_up(&self) {
+        self.shared.hang_up();
+    }
+
     /// Why the connection has ended, if it has.
     pub fn error(&self) -> Option<ConnectionError> {
         self.shared.error()

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     /// Those that wait for the handshake or for the end.
     watchers: Vec<Waker>,
+    /// The driver is gone, and the transport with it.
+    unlinked: bool,
 }
 
 /// Somebody waits for a call.
@@ -74,6 +76,7 @@ impl Shared {
             pings: Vec::new(),
             queue: Queue::default(),
             watchers: Vec::new(),
+            unlinked: false,
         };
         Arc::new(Self { state: Mutex::new(state), clock, remote, call_timeout })
     }
@@ -258,6 +261,23 @@ impl Shared {
         self.operate(|state| state.connection.close(now, error));
     }
 
+    pub(crate) fn hang_up(&self) {
+        let now = self.clock.now();
+        self.operate(|state| state.connection.hang_up(now));
+    }
+
+    /// Ready with why the connection has ended, once its transport is closed too.
+    pub(crate) fn poll_unlinked(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let mut state = self.lock();
+        match state.connection.error() {
+            Some(error) if state.unlinked => Poll::Ready(error.clone()),
+            _ => {
+                state.watch(cx);
+                Poll::Pending
+            }
+        }
+    }
+
     pub(crate) fn error(&self) -> Option<ConnectionError> {
         self.lock().connection.error().cloned()
     }
@@ -280,6 +300,12 @@ impl State {
     /// The driver is about to rest: whoever operates from now on wakes it.
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) {
         register(&mut self.driver, cx);
+    }
+
+    /// The driver goes, and the transport with it.
+    pub(crate) fn unlink(&mut self, chores: &mut Chores) {
+        self.unlinked = true;
+        chores.wakers.append(&mut self.watchers);
     }
 
     /// Sorts what has happened into what has to be done outside the lock.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use fluxar_tokio::{Client, Raw, Request, Server};
-use tokio::sync::{Notify, oneshot};
+use fluxar_tokio::{Client, ConnectionError, Error, Raw, Request, Server};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Far longer than anything here takes; a test that needs it has failed.
@@ -48,4 +48,61 @@ async fn a_request_that_was_answered_gets_no_more_updates() {
     let client = Client::connect(url).build().await.unwrap();
     client.call::<()>("hand-over", &()).await.unwrap();
     timeout(LONG, over.notified()).await.expect("who holds the request learns that it is over");
+}
+
+#[tokio::test]
+async fn whoever_shuts_down_has_told_the_peer() {
+    let (ended, mut endings) = mpsc::unbounded_channel();
+    let server = Server::bind("tcp://127.0.0.1:0").on_connect(move |peer| {
+        let ended = ended.clone();
+        async move { ended.send(peer.closed().await).unwrap() }
+    });
+    let server = server.build().await.unwrap();
+    let url = server.url();
+    tokio::spawn(server.run());
+    for _ in 0..20 {
+        let url = url.clone();
+        let client = std::thread::spawn(move || {
+            // The runtime goes down as soon as the future is ready.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { Client::connect(url).build().await.unwrap().shut_down().await })
+        });
+        let heard = timeout(LONG, endings.recv()).await.unwrap().unwrap();
+        assert_eq!(heard, ConnectionError::ClosedByPeer(None));
+        assert_eq!(client.join().unwrap(), ConnectionError::ClosedLocally(None));
+    }
+}
+
+#[tokio::test]
+async fn shutting_down_what_has_ended_says_why_it_ended() {
+    let url = serve(|server| {
+        server.handle("leave", |request: Request| async move {
+            request.peer().close_with(Error::unavailable("that was all"));
+            Ok(())
+        });
+    })
+    .await;
+    let client = Client::connect(url).build().await.unwrap();
+    client.call::<()>("leave", &()).await.unwrap_err();
+    let why = timeout(LONG, client.shut_down()).await.unwrap();
+    assert_eq!(why, ConnectionError::ClosedByPeer(Some(Error::unavailable("that was all"))));
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_has_answered_but_says_no_goodbye() {
+    let url = serve(|server| {
+        server.handle("drop", |request: Request| async move {
+            tokio::spawn(async move {
+                // None: the answer is on its way.
+                while request.next_update::<Raw>().await.is_some() {}
+                request.peer().hang_up();
+            });
+            Ok(7)
+        });
+    })
+    .await;
+    let client = Client::connect(url).build().await.unwrap();
+    assert_eq!(client.call::<u8>("drop", &()).await, Ok(7));
+    let why = timeout(LONG, client.closed()).await.unwrap();
+    assert_eq!(why, ConnectionError::LinkLost { unread: 0 });
 }

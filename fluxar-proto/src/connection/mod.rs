@@ -70,13 +70,22 @@ enum State {
         deadline: Instant,
     },
     Established,
-    /// `close` is still to be sent, after what is queued where `flush` is set.
+    /// The end is still to be sent, after what is queued where `flush` is set.
     Closing {
-        error: Option<Error>,
+        farewell: Farewell,
         flush: bool,
         deadline: Instant,
     },
     Closed,
+}
+
+/// The last that is said.
+#[derive(Debug)]
+enum Farewell {
+    /// `close`, with or without a reason.
+    Close(Option<Error>),
+    /// Nothing: the transport ends, as when the network fails.
+    Silence,
 }
 
 /// One session and its link, as a state machine: bytes, time and operations go in; bytes, a timeout and events come out.
@@ -520,7 +529,9 @@ impl Connection {
     }
 
     fn take_close(&mut self, now: Instant) -> Option<Outgoing> {
-        let State::Closing { error, .. } = core::mem::replace(&mut self.state, State::Closed) else {
+        let State::Closing { farewell: Farewell::Close(error), .. } =
+            core::mem::replace(&mut self.state, State::Closed)
+        else {
             return None;
         };
         let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
@@ -556,15 +567,15 @@ impl Connection {
             return first.clone();
         }
         self.state = match error.report() {
-            Some(report) => self.closing(now, Some(report), false),
+            Some(report) => self.closing(now, Farewell::Close(Some(report)), false),
             None => State::Closed,
         };
         self.finish(error.clone());
         error
     }
 
-    fn closing(&self, now: Instant, error: Option<Error>, flush: bool) -> State {
-        State::Closing { error, flush, deadline: now + self.config.close_timeout }
+    fn closing(&self, now: Instant, farewell: Farewell, flush: bool) -> State {
+        State::Closing { farewell, flush, deadline: now + self.config.close_timeout }
     }
 
     fn finish(&mut self, error: ConnectionError) {

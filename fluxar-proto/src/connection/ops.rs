@@ -1,6 +1,6 @@
 //! What the application may do with a connection.
 
-use super::{Connection, PeerInfo, State, Stats};
+use super::{Connection, Farewell, PeerInfo, State, Stats};
 use crate::message::{Error, Id, Payload};
 use crate::pattern::{CallError, CallId, CallOptions, Context, Gone, RequestId, RespondError, UpdateError};
 use crate::session::ConnectionError;
@@ -137,15 +137,24 @@ impl Connection {
     /// Closes the connection (§8.7): calls of ours and requests that are running end at once; responses that were
     /// given before are still sent, then `close` with `error`. Does nothing where the connection has ended before.
     pub fn close(&mut self, now: Instant, error: Option<Error>) {
+        self.end(now, ConnectionError::ClosedLocally(error.clone()), Farewell::Close(error));
+    }
+
+    /// Ends the connection as [`close`](Self::close) does, but without a `close`: to the peer it looks as if the
+    /// network had failed behind the last response. For tests of what peers do then.
+    pub fn hang_up(&mut self, now: Instant) {
+        self.end(now, ConnectionError::ClosedLocally(None), Farewell::Silence);
+    }
+
+    fn end(&mut self, now: Instant, why: ConnectionError, farewell: Farewell) {
         if self.error.is_some() {
             return;
         }
         let offered = !(self.is_handshaking() && self.hello.is_some());
-        let why = ConnectionError::ClosedLocally(error.clone());
         if offered {
             self.heartbeat.stop();
             self.calls.wind_up(&why, &mut self.open);
-            self.state = self.closing(now, error, true);
+            self.state = self.closing(now, farewell, true);
             self.error = Some(why);
         } else {
             self.finish(why);
