@@ -31,6 +31,7 @@ pub(crate) struct Heartbeat {
     interval: Option<Duration>,
     sent: Instant,
     received: Instant,
+    /// When the heartbeat pinged last; the application's pings are its own affair.
     asked: Instant,
     flying: heapless::Deque<(Id, Instant), PINGS>,
     rtt: Option<Duration>,
@@ -70,7 +71,6 @@ impl Heartbeat {
     /// A ping left with this id; `false` where too many are on the way.
     #[must_use]
     pub(crate) fn note_ping(&mut self, id: Id, now: Instant) -> bool {
-        self.asked = now;
         self.flying.push_back((id, now)).is_ok()
     }
 
@@ -100,6 +100,7 @@ impl Heartbeat {
         if now - self.received >= interval * 3 {
             Due::Dead
         } else if now >= self.ping_at(interval) {
+            self.asked = now;
             // Unanswered pings of ours must not keep the next one from going out.
             if self.flying.is_full() {
                 self.flying.pop_front();

@@ -3,7 +3,7 @@
 use fluxar_proto::message::{Kind, verb};
 use fluxar_proto::{Code, ConnectionError, Event, Timeout};
 
-use crate::support::{Msg, Pair, Script, at, cbor, config, id, is_close, ms, one, options, uint};
+use crate::support::{A, B, Msg, Pair, Script, at, cbor, config, id, is_close, ms, one, options, uint};
 
 fn is_ping(message: &Msg) -> bool {
     (message.kind, message.reference, message.target.as_deref()) == (Kind::Control, None, Some(verb::PING))
@@ -88,6 +88,55 @@ fn a_busy_sender_that_hears_nothing_pings_too() {
         }
     }
     assert_eq!(pings, [10, 20]);
+}
+
+// spec: §8.4
+// spec: §19.6
+#[test]
+fn the_worked_example_of_a_failing_network_comes_out_to_the_millisecond() {
+    let config = config(|c| c.limits.heartbeat_ms = 5000);
+    let mut pair = Pair::new(&config, &config, 1);
+    pair.latency = ms(15);
+    pair.drive();
+    assert_eq!(pair.now, at(30), "the example counts from the answer, 15 ms before");
+    pair.latency = ms(10);
+    let mut pings = [vec![], vec![]];
+    let mut ends = [None, None];
+    for now in 16..20_100 {
+        pair.wait(ms(1));
+        for end in [A, B] {
+            let sent = std::mem::take(&mut pair.ends[end].sent);
+            if Msg::decode_all(&sent).iter().any(is_ping) {
+                pings[end].push(now);
+            }
+            if pair.ends[end].error.is_some() {
+                ends[end].get_or_insert(now);
+            }
+        }
+        if now == 7_000 {
+            pair.lose();
+        }
+    }
+    assert_eq!(pings, [vec![10_010, 15_010], vec![5_000, 10_000, 15_000, 20_000]]);
+    assert_eq!(ends, [Some(20_010), Some(20_020)]);
+}
+
+// spec: §8.4
+// spec: §8.3
+#[test]
+fn the_applications_pings_do_not_put_off_those_of_the_heartbeat() {
+    let mut script = Script::responder(&config(|c| c.limits.heartbeat_ms = 1000));
+    let mut sent = 0;
+    for _ in 0..10 {
+        script.wait(ms(200)).unwrap();
+        script.connection.ping(script.now);
+        sent += script.read().len();
+    }
+    assert_eq!(
+        sent,
+        7 + 2,
+        "one of the heartbeat each second, and the rest of the eight that may be on the way"
+    );
 }
 
 // spec: §8.4

@@ -81,7 +81,9 @@ pub(crate) struct Pair {
     pub(crate) reads: Chunks,
     /// In which order a step does things.
     pub(crate) order: Order,
-    /// Pieces take up to this long.
+    /// Pieces take this long,
+    pub(crate) latency: Duration,
+    /// and up to so much more.
     pub(crate) delay: Duration,
 }
 
@@ -115,6 +117,7 @@ impl Pair {
             chunks: Chunks::Whole,
             reads: Chunks::Whole,
             order: Order::Fixed,
+            latency: Duration::ZERO,
             delay: Duration::ZERO,
         }
     }
@@ -160,6 +163,11 @@ impl Pair {
             wire.flying.clear();
             wire.ended = true;
         }
+    }
+
+    /// The network fails without anybody being told: from now on everything is lost.
+    pub(crate) fn lose(&mut self) {
+        self.latency = Duration::from_secs(1_000_000);
     }
 
     /// Does what can be done at this moment; whether there was something.
@@ -280,7 +288,7 @@ impl Pair {
             let size = self.chunks.next(bytes.len(), &mut self.rng);
             let (piece, rest) = bytes.split_at(size);
             let delay = self.rng.below(self.delay.as_micros() as usize + 1) as u64;
-            let arrival = self.now + Duration::from_micros(delay);
+            let arrival = self.now + self.latency + Duration::from_micros(delay);
             // Pieces do not overtake each other.
             let arrival = wire.flying.back().map_or(arrival, |(last, _)| arrival.max(*last));
             wire.flying.push_back((arrival, piece.to_vec()));
