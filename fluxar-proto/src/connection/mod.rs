@@ -341,11 +341,16 @@ impl Connection {
             {
                 self.drop_message()
             }
-            (None, _) => self.refuse(now, envelope, "not negotiated on this connection"),
+            (None, _) => self.refuse_opening(now, envelope, "not negotiated on this connection"),
         }
     }
 
-    fn refuse(&mut self, now: Instant, envelope: &Envelope<'_>, why: &str) -> Result<(), ConnectionError> {
+    fn refuse_opening(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        why: &str,
+    ) -> Result<(), ConnectionError> {
         let error = Error::new(Code::UNIMPLEMENTED, why);
         let Self { calls, ids, open, budget, .. } = self;
         calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
@@ -389,7 +394,7 @@ impl Connection {
             }
             // These are never answered, and concern what is not negotiated here.
             (None, Some(verb::HANDLED | verb::REKEY)) => self.drop_message(),
-            (None, _) => self.refuse(now, envelope, "no such operation here"),
+            (None, _) => self.refuse_opening(now, envelope, "no such operation here"),
             (Some(reference), _) if self.open.contains(reference) => {
                 Err(Violation::WrongRole(reference).into())
             }

@@ -72,6 +72,22 @@ impl Connection {
         self.calls.respond(request, result, &mut self.open)
     }
 
+    /// Answers a request on which nothing was done, such as that of a method which does not exist, with `error` and
+    /// `processed: false`. It counts as a rejected opening (§10.7).
+    ///
+    /// # Errors
+    ///
+    /// The peer has caused more of those than are borne, or the connection was over before.
+    pub fn refuse(&mut self, now: Instant, request: RequestId, error: Error) -> Result<(), ConnectionError> {
+        let wanted = self.is_wanted(request);
+        self.respond(request, Err(error.with_processed(false))).ok();
+        match &self.error {
+            Some(over) => Err(over.clone()),
+            None if wanted => self.budget.charge(now).map_err(|flood| self.fail(now, flood.into())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether somebody still waits for the answer to a request.
     pub fn is_wanted(&self, request: RequestId) -> bool {
         self.calls.is_wanted(request)

@@ -82,7 +82,7 @@ pub enum Violation {
     MisplacedTarget,
     /// An error in a message that cannot have one.
     MisplacedError,
-    /// More cancelled or refused openings than are borne.
+    /// More cancelled or rejected openings than are borne.
     Flood,
 }
 
@@ -205,7 +205,7 @@ impl fmt::Display for Violation {
             Self::MissingTarget => f.write_str("an opening of this type needs a target"),
             Self::MisplacedTarget => f.write_str("an offer has no target"),
             Self::MisplacedError => f.write_str("a message of this kind has no error"),
-            Self::Flood => f.write_str("too many cancelled or refused openings"),
+            Self::Flood => f.write_str("too many cancelled or rejected openings"),
         }
     }
 }

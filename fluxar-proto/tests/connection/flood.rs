@@ -29,7 +29,7 @@ fn cancels_are_borne_up_to_the_budget_and_then_fatal() {
     assert_eq!(reset(&mut script), Err(FLOOD));
     let close = one(script.read());
     assert!(is_close(&close, Some(Code::RESOURCE_EXHAUSTED)));
-    assert!(close.error.unwrap().message.contains("too many cancelled or refused openings"));
+    assert!(close.error.unwrap().message.contains("too many cancelled or rejected openings"));
     script.events();
     assert!(script.connection.is_closed());
 }
@@ -84,6 +84,35 @@ fn requests_over_the_limit_take_from_the_budget() {
     }
     let call = Msg::opening(Kind::Call, script.id(), "m");
     assert_eq!(script.send(call), Err(FLOOD));
+}
+
+// spec: §10.7
+// spec: §5.16
+#[test]
+fn what_the_application_refuses_takes_from_the_budget_too() {
+    let mut script = Script::responder(&config(|c| c.misuse_capacity = 10));
+    let unknown = || Error::unimplemented("no such method");
+    for n in 1..=11 {
+        let call = script.call("nothing");
+        let request = one(requests(&script.events())).id;
+        let refused = script.connection.refuse(script.now, request, unknown());
+        if n <= 10 {
+            assert_eq!(refused, Ok(()));
+            let answer = one(script.read());
+            assert_eq!((answer.reference, answer.code()), (Some(call), Code::UNIMPLEMENTED));
+            assert_eq!(answer.error.unwrap().processed, Some(false));
+        } else {
+            assert_eq!(refused, Err(FLOOD));
+            assert!(is_close(&one(script.read()), Some(Code::RESOURCE_EXHAUSTED)));
+        }
+        assert_eq!(script.connection.stats().requests_running, 0);
+    }
+    let mut script = Script::responder(&config(|c| c.misuse_capacity = 1));
+    let call = script.call("nothing");
+    let request = one(requests(&script.events())).id;
+    script.follow(call, Some(verb::CANCEL)).unwrap();
+    assert_eq!(script.connection.refuse(script.now, request, unknown()), Ok(()), "the cancel was charged");
+    assert_eq!(script.connection.stats().requests_running, 0);
 }
 
 // spec: §17.2
