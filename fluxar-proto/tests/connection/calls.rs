@@ -101,6 +101,37 @@ fn updates_go_both_ways_while_the_call_is_open() {
     assert!(pair.b().poll_request_update(request).is_err());
 }
 
+// spec: §2.4
+#[test]
+fn what_is_sent_on_a_call_arrives_in_order_and_calls_begin_in_order() {
+    let mut pair = Pair::established(&config(|_| ()));
+    let now = pair.now;
+    let calls = [0, 1, 2, 3].map(|n| pair.a().call(now, "m", uint(n), options()).unwrap());
+    (10..20).for_each(|n| pair.a().update(calls[3], uint(n)).unwrap());
+    pair.drive();
+    let asked = requests(&pair.events(B));
+    assert_eq!(
+        asked.iter().map(|request| &request.payload).collect::<Vec<_>>(),
+        [0, 1, 2, 3].map(uint).each_ref()
+    );
+    let updates = std::iter::from_fn(|| pair.b().poll_request_update(asked[3].id).unwrap());
+    assert_eq!(updates.collect::<Vec<_>>(), (10..20).map(uint).collect::<Vec<_>>());
+
+    for n in 0..10 {
+        pair.b().update_request(asked[n % 3].id, uint(n as u64)).unwrap();
+    }
+    asked.iter().take(3).for_each(|request| pair.b().respond(request.id, Ok(uint(99))).unwrap());
+    let before = pair.ends[B].sent.len();
+    pair.drive();
+    let sent = Msg::decode_all(&pair.ends[B].sent[before..]);
+    for (n, call) in calls.iter().take(3).enumerate() {
+        let on_call = sent.iter().filter(|message| message.reference == Some(call.wire_id()));
+        let payloads = on_call.map(|message| message.payload.clone()).collect::<Vec<_>>();
+        let expected = (n..10).step_by(3).map(|n| n as u64).chain([99]).map(|n| uint(n).as_bytes().to_vec());
+        assert_eq!(payloads, expected.collect::<Vec<_>>());
+    }
+}
+
 // spec: §10.3
 #[test]
 fn beyond_its_bounds_a_receiver_drops_the_oldest_update_and_counts_it() {

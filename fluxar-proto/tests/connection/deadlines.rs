@@ -142,6 +142,7 @@ fn at_the_deadline_the_caller_ends_the_call_and_cancels() {
 }
 
 // spec: §10.5
+// spec: §1.4
 #[test]
 fn time_spent_in_the_queue_counts() {
     let mut script = Script::initiator(&config(|_| ()));

@@ -454,6 +454,7 @@ fn an_answer_without_a_version_is_malformed() {
 }
 
 // spec: §6.7
+// spec: §1.4
 #[test]
 fn limits_beyond_what_can_be_are_cut_and_not_refused() {
     let offer = cbor(|out| {

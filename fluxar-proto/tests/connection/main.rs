@@ -5,6 +5,7 @@
 mod calls;
 mod closing;
 mod deadlines;
+mod examples;
 mod flood;
 mod handshake;
 mod heartbeat;

@@ -136,6 +136,18 @@ fn bytes_that_are_no_message_are_malformed_on_both_sides() {
     }
 }
 
+// spec: §4.2
+#[test]
+fn a_form_that_was_not_agreed_upon_is_malformed() {
+    for first in [0x28, 0x1f, 0x00, 0x86, 0x88, 0x98, 0xff] {
+        let mut body = Msg::opening(Kind::Call, id(1), "m").body();
+        body[0] = first;
+        let mut script = Script::initiator(&config(|_| ()));
+        assert_eq!(script.send_body(&body).unwrap_err().code(), Code::MALFORMED, "{first:#x}");
+        assert!(is_close(&one(script.read()), Some(Code::MALFORMED)));
+    }
+}
+
 // spec: §5.9
 // spec: §5.2
 #[test]
