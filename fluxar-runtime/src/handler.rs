@@ -115,8 +115,7 @@ impl Router {
             Some(start) => start(request),
             None => {
                 let message = format!("no method `{}`", request.method());
-                let error = Error::new(Code::UNIMPLEMENTED, message).with_processed(false);
-                request.shared().respond(request.id(), Err(error));
+                request.shared().refuse(request.id(), Error::new(Code::UNIMPLEMENTED, message));
             }
         }
     }

@@ -171,6 +171,17 @@ impl Shared {
         updates.into_iter().for_each(Waker::wake);
     }
 
+    /// Answers a request on which nothing was done; a peer that causes too many of those loses the connection.
+    pub(crate) fn refuse(&self, request: RequestId, error: Error) {
+        let now = self.clock.now();
+        self.operate(|state| {
+            state.requests.remove(request.slot());
+            if let Err(error) = state.connection.refuse(now, request, error) {
+                tracing::debug!(%request, %error, "a refusal was not sent");
+            }
+        });
+    }
+
     /// Whether the answer to a request is still wanted; registers to be woken when it is not any more.
     pub(crate) fn poll_wanted(&self, request: RequestId, cx: &mut Context<'_>) -> bool {
         let mut state = self.lock();
