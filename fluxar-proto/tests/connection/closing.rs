@@ -300,6 +300,22 @@ fn a_close_fits_what_the_peer_takes_whatever_the_error() {
     assert_eq!((error.code, error.retry_after_ms), (Code(5000), Some(7)));
 }
 
+// spec: §8.8
+#[test]
+fn hanging_up_sends_the_answers_and_then_nothing() {
+    let mut script = with_calls(Script::responder);
+    let call = script.call("done");
+    let request = one(requests(&script.events())).id;
+    script.connection.respond(request, Ok(uint(9))).unwrap();
+    script.connection.hang_up(script.now);
+    let events = script.events();
+    check_outcomes(&mut script, &events);
+    assert!(script.connection.wants_transmit());
+    assert_eq!(one(script.read()).reference, Some(call), "and no close");
+    assert!(script.connection.is_closed() && !script.connection.wants_transmit());
+    assert_eq!(script.connection.poll_timeout(), None);
+}
+
 // spec: §8.7
 #[test]
 fn closing_twice_is_closing_once() {

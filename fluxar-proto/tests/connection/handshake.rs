@@ -330,6 +330,25 @@ fn the_limit_changes_with_the_answer_within_one_read() {
     assert!(matches!(script.events()[..], [Event::Established, Event::Closed(_)]));
 }
 
+// spec: §3.1
+#[test]
+fn frames_may_be_handled_a_few_at_a_time() {
+    let mut script = Script::offered_by(&config(|c| c.limits.max_message = 100_000));
+    let answer = answer(&mut script);
+    let large = Msg::opening(Kind::Call, id(1), "m").payload(cbor(|out| out.bytes(&[1; 80_000])?.ok()));
+    let small = |n| Msg::opening(Kind::Call, id(n), "m").frame();
+    script.input.extend_from_slice(&[answer.frame(), small(2), large.frame(), small(3), vec![0, 0]].concat());
+    let mut some = |count| {
+        let more = script.connection.handle_some_input(script.now, &mut script.input, count).unwrap();
+        (more, script.events().len())
+    };
+    assert_eq!(some(10), (true, 1), "the answer alone, since limits change with it");
+    assert_eq!(some(1), (true, 1));
+    assert_eq!(some(2), (true, 2), "the beginning of another frame");
+    assert_eq!(some(2), (false, 0));
+    assert_eq!(script.input.len(), 2);
+}
+
 // spec: §6.4
 #[test]
 fn an_answer_that_chooses_what_was_not_offered_is_fatal() {
