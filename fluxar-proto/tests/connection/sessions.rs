@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fluxar_proto::{CallEvent, CallId, Config, Error, Event, Payload, RequestId};
+use fluxar_proto::{CallError, CallEvent, CallId, Config, Error, Event, Payload, RequestId, UpdateError};
 use proptest::prelude::*;
 
 use crate::support::{A, B, Chunks, Pair, TestRng, blob, cases, cbor, config, ms, options, uint};
@@ -24,12 +24,15 @@ enum Fate {
 struct App {
     calls: BTreeMap<CallId, Fate>,
     running: Vec<RequestId>,
+    /// Something was `Blocked`, and no room has been announced since.
+    waits: bool,
 }
 
 /// Two applications that do something at random.
 struct Session {
     pair: Pair,
     apps: [App; 2],
+    settings: [Arc<Config>; 2],
     rng: TestRng,
 }
 
@@ -51,11 +54,12 @@ fn settings(rng: &mut TestRng) -> Arc<Config> {
 impl Session {
     fn new(seed: u64) -> Self {
         let mut rng = TestRng::new(seed);
-        let mut pair = Pair::new(&settings(&mut rng), &settings(&mut rng), seed);
+        let settings = [settings(&mut rng), settings(&mut rng)];
+        let mut pair = Pair::new(&settings[A], &settings[B], seed);
         pair.chunks = [Chunks::Whole, Chunks::Of(11), Chunks::UpTo(300), Chunks::UpTo(5_000)][rng.below(4)];
         pair.delay = ms(rng.below(8) as u64);
         pair.drive();
-        Self { pair, apps: Default::default(), rng }
+        Self { pair, apps: Default::default(), settings, rng }
     }
 
     fn payload(&mut self) -> Payload {
@@ -107,8 +111,9 @@ impl Session {
             options = options.with_meta(cbor(|out| out.map(1)?.str("k")?.bytes(&[7; 90])?.ok()).into());
         }
         let (payload, now) = (self.payload(), self.pair.now);
-        if let Ok(call) = self.pair.side(end).call(now, "method", payload, options) {
-            assert_eq!(self.apps[end].calls.insert(call, Fate::Open), None, "an id twice");
+        match self.pair.side(end).call(now, "method", payload, options) {
+            Ok(call) => assert_eq!(self.apps[end].calls.insert(call, Fate::Open), None, "an id twice"),
+            Err(error) => self.apps[end].waits |= error == CallError::Blocked,
         }
     }
 
@@ -144,11 +149,12 @@ impl Session {
         let call = calls.map(|(call, _)| *call).nth(self.rng.below(4));
         let requests = &self.apps[end].running;
         let request = requests.get(self.rng.below(requests.len().max(1))).copied();
-        match (call, request, self.rng.below(2)) {
-            (Some(call), _, 0) => drop(self.pair.side(end).update(call, payload)),
-            (_, Some(request), _) => drop(self.pair.side(end).update_request(request, payload)),
-            _ => {}
-        }
+        let sent = match (call, request, self.rng.below(2)) {
+            (Some(call), _, 0) => self.pair.side(end).update(call, payload),
+            (_, Some(request), _) => self.pair.side(end).update_request(request, payload),
+            _ => Ok(()),
+        };
+        self.apps[end].waits |= sent == Err(UpdateError::Blocked);
     }
 
     fn take_updates(&mut self, end: usize) {
@@ -176,6 +182,7 @@ impl Session {
                         self.apps[end].calls.insert(call, Fate::Cancelled);
                     }
                 }
+                Event::Call(CallEvent::Capacity) => self.apps[end].waits = false,
                 Event::Closed(error) => panic!("{error}"),
                 _ => {}
             }
@@ -193,6 +200,19 @@ impl Session {
         side.take_response(call).unwrap().expect("it was announced").ok();
         assert!(side.take_response(call).is_err(), "twice");
         self.apps[end].calls.insert(call, Fate::Ended);
+    }
+
+    /// What a connection promises about its memory, at any moment.
+    fn check_bounds(&mut self) {
+        for end in [A, B] {
+            let (ours, theirs) = (&self.settings[end], self.settings[1 - end].limits.max_calls);
+            let stats = self.pair.side(end).stats();
+            assert!(stats.calls_in_flight <= theirs as usize, "{stats:?}");
+            assert!(stats.requests_running <= ours.limits.max_calls as usize, "{stats:?}");
+            assert!(stats.update_bytes <= ours.update_bytes, "{stats:?}");
+            let one = stats.requests_running <= 1;
+            assert!(one || stats.request_bytes <= ours.request_bytes, "{stats:?}");
+        }
     }
 
     /// Lets everything come to its end, and checks that nothing is left.
@@ -222,6 +242,8 @@ impl Session {
             assert_eq!((stats.queued_bytes, stats.request_bytes, stats.update_bytes), (0, 0, 0), "{stats:?}");
             assert_eq!(self.pair.side(end).in_flight(), 0);
             assert!(!self.pair.side(end).wants_transmit());
+            self.collect(end);
+            assert!(!self.apps[end].waits, "who was turned away was never told of room");
         }
         let heartbeat = self.pair.a().peer().unwrap().limits.heartbeat_ms;
         if heartbeat == 0 && self.pair.b().peer().unwrap().limits.heartbeat_ms == 0 {
@@ -234,6 +256,7 @@ fn run(seed: u64, operations: usize) -> Session {
     let mut session = Session::new(seed);
     for _ in 0..operations {
         session.operate();
+        session.check_bounds();
     }
     session.finish();
     session
