@@ -5,7 +5,8 @@ use alloc::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Config, Connection, TransmitBuf, is_close};
+use super::receive::is_close;
+use super::{Config, Connection, TransmitBuf};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};

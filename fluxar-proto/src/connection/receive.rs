@@ -1,0 +1,278 @@
+//! What comes in: bytes to frames, frames to messages, and each message to whoever is concerned.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{Connection, Event, State};
+use crate::frame::{self, FrameError};
+use crate::message::{Code, Envelope, Error, Id, Kind, key, verb};
+use crate::pattern::Context;
+use crate::session::{Answer, ConnectionError, VERSIONS, Violation};
+use crate::time::Instant;
+
+/// Frames up to this size, in bytes, are copied out of the read buffer. Larger ones share its memory.
+const COPY: usize = 8 << 10;
+
+/// So many bytes of small frames are copied out at once, at most.
+const GROUP: usize = 16 << 10;
+
+impl Connection {
+    /// Takes every whole frame from `input`; what is left there is the beginning of the next one.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is over. `input` is of no use any more then.
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), ConnectionError> {
+        while self.handle_some_input(now, input, usize::MAX)? {}
+        Ok(())
+    }
+
+    /// As [`handle_input`](Self::handle_input), but handles `count` frames at the most, for drivers that have other
+    /// things to do in between. Whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// As [`handle_input`](Self::handle_input).
+    pub fn handle_some_input(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+        count: usize,
+    ) -> Result<bool, ConnectionError> {
+        self.heartbeat.note_received(now);
+        if let Some(error) = &self.error {
+            input.clear();
+            return Err(error.clone());
+        }
+        // What follows the answer is under another limit, so that the answer is handled first.
+        let count = if self.is_handshaking() { 1 } else { count };
+        let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
+        if whole > 0 {
+            self.stats.bytes_in += whole as u64;
+            self.handle_frames(now, input, whole)?;
+        }
+        match broken {
+            Some(error) => Err(self.fail(now, error.into())),
+            None => Ok(frames == count && !input.is_empty()),
+        }
+    }
+
+    /// Handles the frames that are the first `whole` bytes of `input`.
+    ///
+    /// Small ones are copied out together, large ones shared: so a small payload that somebody keeps holds at most
+    /// [`GROUP`] bytes in memory and not the driver's buffer, at the price of one allocation for many messages.
+    fn handle_frames(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+        mut whole: usize,
+    ) -> Result<(), ConnectionError> {
+        while whole > 0 {
+            let (len, large) = next_group(input.get(..whole).unwrap_or_default());
+            if len == 0 {
+                break;
+            }
+            let mut group = if large {
+                input.split_to(len).freeze()
+            } else {
+                let group = Bytes::copy_from_slice(input.get(..len).unwrap_or_default());
+                input.advance(len);
+                group
+            };
+            whole -= len;
+            while let Ok(Some(len)) = frame::split(&group, u32::MAX) {
+                group.advance(frame::PREFIX_LEN);
+                self.handle_body(now, &group.split_to(len))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_body(&mut self, now: Instant, body: &Bytes) -> Result<(), ConnectionError> {
+        // Nothing is sealed here, so that a frame is no longer than its message (§5.13).
+        let (len, limit) = (u32::try_from(body.len()).unwrap_or(u32::MAX), self.max_message);
+        if len > limit {
+            return Err(self.fail(now, FrameError::TooLong { len, limit }.into()));
+        }
+        self.stats.messages_in += 1;
+        let handled = match Envelope::decode(body) {
+            Ok(envelope) => self.handle_message(now, &envelope, body),
+            Err(error) => Err(error.into()),
+        };
+        handled.map_err(|error| self.fail(now, error))
+    }
+
+    fn frame_limit(&self) -> u32 {
+        match self.state {
+            State::Offering { .. } => self.max_message,
+            _ => self.max_message.saturating_add(frame::ALLOWANCE),
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        frame: &Bytes,
+    ) -> Result<(), ConnectionError> {
+        if is_close(envelope) {
+            return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
+        }
+        match (envelope.kind, &self.state) {
+            (Kind::Hello, State::Offering { offer, .. }) => {
+                let offer = *offer;
+                return self.handle_answer(now, offer, envelope);
+            }
+            (_, State::Offering { .. }) => return Err(Violation::HelloExpected.into()),
+            (Kind::Hello, _) => return Err(Violation::HelloRepeated.into()),
+            _ => {}
+        }
+        if envelope.reference.is_none() {
+            self.check_opening(envelope)?;
+        }
+        match envelope.kind {
+            Kind::Call => {
+                let Self { calls, ids, open, budget, .. } = self;
+                calls.handle(envelope, frame, &mut Context { now, ids, open, budget })
+            }
+            Kind::Control => self.handle_control(now, envelope),
+            _ => self.handle_unsupported(now, envelope),
+        }
+    }
+
+    /// What every opening has to keep to (§5.5, §5.12, §5.14).
+    fn check_opening(&self, envelope: &Envelope<'_>) -> Result<(), Violation> {
+        if envelope.kind == Kind::Unsubscribe {
+            Err(Violation::MissingRef)
+        } else if envelope.target.is_none() {
+            Err(Violation::MissingTarget)
+        } else if envelope.error.is_some() {
+            Err(Violation::MisplacedError)
+        } else if self.open.contains(envelope.id) {
+            Err(Violation::DuplicateId(envelope.id))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A feature that was not negotiated: an opening is refused, a continuation continues nothing (§5.16).
+    fn handle_unsupported(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
+        match (envelope.reference, envelope.target) {
+            (Some(reference), _) if self.open.contains(reference) => {
+                Err(Violation::WrongRole(reference).into())
+            }
+            (Some(_), Some(verb::CANCEL)) if envelope.kind == Kind::Stream => {
+                self.budget.charge(now)?;
+                self.drop_message()
+            }
+            (Some(_), _) => self.drop_message(),
+            // Nobody waits for the fate of a publication that is delivered at most once.
+            (None, _)
+                if envelope.kind == Kind::Message && envelope.meta.get_u64(key::QOS).unwrap_or(0) == 0 =>
+            {
+                self.drop_message()
+            }
+            (None, _) => self.refuse_opening(now, envelope, "not negotiated on this connection"),
+        }
+    }
+
+    fn refuse_opening(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        why: &str,
+    ) -> Result<(), ConnectionError> {
+        let error = Error::new(Code::UNIMPLEMENTED, why);
+        let Self { calls, ids, open, budget, .. } = self;
+        calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
+    }
+
+    fn drop_message(&mut self) -> Result<(), ConnectionError> {
+        self.stats.dropped += 1;
+        Ok(())
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        offer: Id,
+        envelope: &Envelope<'_>,
+    ) -> Result<(), ConnectionError> {
+        if envelope.reference != Some(offer) || envelope.target.is_some() {
+            return Err(Violation::WrongAnswer.into());
+        }
+        if let Some(error) = &envelope.error {
+            return Err(ConnectionError::Refused(Error::from(*error)));
+        }
+        let answer = Answer::decode(envelope.payload)?;
+        // We offer no features, so that none can be chosen (§6.6).
+        if !VERSIONS.contains(&answer.version) || !answer.features.is_empty() {
+            return Err(Violation::WrongAnswer.into());
+        }
+        self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
+        Ok(())
+    }
+
+    fn handle_control(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
+        match (envelope.reference, envelope.target) {
+            (None, Some(verb::PING)) => {
+                // A peer that pings without reading gets the latest answers only (§8.3).
+                if self.replies.is_full() {
+                    self.replies.pop_front();
+                }
+                let Ok(()) = self.replies.push_back(envelope.id) else { return Ok(()) };
+                Ok(())
+            }
+            // These are never answered, and concern what is not negotiated here.
+            (None, Some(verb::HANDLED | verb::REKEY)) => self.drop_message(),
+            (None, _) => self.refuse_opening(now, envelope, "no such operation here"),
+            (Some(reference), _) if self.open.contains(reference) => {
+                Err(Violation::WrongRole(reference).into())
+            }
+            (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
+                Some(rtt) => {
+                    self.events.push_back(Event::Pong { ping, rtt });
+                    Ok(())
+                }
+                None => self.drop_message(),
+            },
+            (Some(_), Some(_)) => self.drop_message(),
+        }
+    }
+}
+
+/// A `close`, which is valid at any time (§8.7).
+pub(super) fn is_close(envelope: &Envelope<'_>) -> bool {
+    envelope.kind == Kind::Control && envelope.reference.is_none() && envelope.target == Some(verb::CLOSE)
+}
+
+/// How many whole frames are at the start of `input`, at most `count`; how many bytes they are; and what is wrong behind
+/// them.
+fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, usize, Option<FrameError>) {
+    let (mut frames, mut whole) = (0, 0);
+    while frames < count {
+        match frame::split(input.get(whole..).unwrap_or_default(), limit) {
+            Ok(Some(len)) => whole += frame::PREFIX_LEN + len,
+            Ok(None) => break,
+            Err(error) => return (frames, whole, Some(error)),
+        }
+        frames += 1;
+    }
+    (frames, whole, None)
+}
+
+/// How many bytes at the start of `frames`, which are whole, to handle together: one large frame (`true`), or small ones
+/// up to [`GROUP`] bytes.
+fn next_group(frames: &[u8]) -> (usize, bool) {
+    let mut len = 0;
+    while let Ok(Some(body)) = frame::split(frames.get(len..).unwrap_or_default(), u32::MAX) {
+        let frame = frame::PREFIX_LEN + body;
+        if len == 0 && frame > COPY {
+            return (frame, true);
+        }
+        if frame > COPY || len + frame > GROUP {
+            break;
+        }
+        len += frame;
+    }
+    (len, false)
+}
