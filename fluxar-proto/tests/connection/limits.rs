@@ -113,6 +113,32 @@ fn a_peer_that_takes_no_calls_gets_none_and_nobody_waits_for_it() {
     assert_eq!(script.connection.call(script.now, "m", uint(1), options()), Err(CallError::NoCalls));
 }
 
+// spec: §10.6
+#[test]
+fn a_driver_may_ask_for_room_before_it_has_a_call() {
+    let mut script = Script::initiator_with(&config(|_| ()), answer_with("max_calls", 1));
+    assert_eq!(script.connection.ready_to_call(), Ok(()));
+    let call = script.connection.call(script.now, "m", uint(1), options()).unwrap();
+    assert_eq!(script.connection.ready_to_call(), Err(CallError::Blocked));
+    script.connection.cancel(script.now, call).unwrap();
+    assert_eq!(
+        (capacities(&script.events()), script.connection.call_room()),
+        (1, 1),
+        "as a call would have been told"
+    );
+
+    let call = script.connection.call(script.now, "m", uint(1), options()).unwrap();
+    script.connection.want_capacity();
+    assert_eq!(capacities(&script.events()), 0);
+    script.connection.cancel(script.now, call).unwrap();
+    assert_eq!(capacities(&script.events()), 1);
+    script.connection.close(script.now, None);
+    assert_eq!(script.connection.ready_to_call(), Err(CallError::Closed));
+
+    let mut script = Script::initiator_with(&config(|_| ()), answer_with("max_calls", 0));
+    assert_eq!(script.connection.ready_to_call(), Err(CallError::NoCalls));
+}
+
 // spec: §15.3
 #[test]
 fn the_send_buffer_bounds_what_waits() {
