@@ -1,1 +1,10 @@
-//! FLUXAR.
+//! What the tests of whole peers share: runtimes and transports to run on, scripted peers, and a place to meet.
+//!
+//! Every test waits for what it expects; where that does not come, the watchdog of [`run`](net::run) ends it.
+
+pub mod net;
+pub mod process;
+pub mod random;
+pub mod signal;
+pub mod site;
+pub mod wire;
