@@ -99,7 +99,10 @@ impl Router {
             let future = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
             match future {
                 Ok(future) => {
-                    let future = Some(AssertUnwindSafe(future).catch_unwind());
+                    let method = responder.method.clone();
+                    // Encoding the result is the application's code too, and so is dropping the future.
+                    let answer = future.map(move |result| encode(result, &method));
+                    let future = Some(AssertUnwindSafe(answer).catch_unwind());
                     runtime.spawn(Run { future, responder });
                 }
                 Err(_) => responder.respond(Err(panicked(&responder.method))),
@@ -121,6 +124,15 @@ impl Router {
     }
 }
 
+/// What the caller gets of a handler's result.
+fn encode(result: Result<impl IntoPayload, HandlerError>, method: &str) -> Result<Payload, Error> {
+    let value = result.map_err(|error| error.into_error(method))?;
+    value.to_payload().map_err(|error| {
+        tracing::error!(method, %error, "the result of a handler cannot be encoded");
+        Error::new(Code::INTERNAL, "the result cannot be encoded").with_processed(true)
+    })
+}
+
 fn panicked(method: &str) -> Error {
     tracing::error!(method, "a handler panicked");
     Error::new(Code::INTERNAL, "the handler panicked")
@@ -136,19 +148,14 @@ pin_project! {
     }
 }
 
-impl<F, T> Future for Run<F>
-where
-    F: Future<Output = Result<T, HandlerError>>,
-    T: IntoPayload,
-{
+impl<F: Future<Output = Result<Payload, Error>>> Future for Run<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
         let result = match future.poll(cx) {
-            Poll::Ready(Ok(Ok(value))) => value.to_payload(),
-            Poll::Ready(Ok(Err(error))) => Err(error.into_error(&this.responder.method)),
+            Poll::Ready(Ok(result)) => result,
             Poll::Ready(Err(_)) => Err(panicked(&this.responder.method)),
             Poll::Pending if this.responder.poll_wanted(cx) => return Poll::Pending,
             Poll::Pending => Err(Error::new(Code::CANCELLED, "nobody waits for the answer")),
