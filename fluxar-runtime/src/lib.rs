@@ -22,6 +22,7 @@ mod server;
 mod settings;
 mod shared;
 mod turn;
+mod unit;
 
 pub use address::{Address, AddressError, Transport};
 pub use call::{Call, Calling, OpenCall};

@@ -7,7 +7,9 @@ use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What can be sent: every [`Serialize`] type, and [`Raw`].
+use crate::unit::is_unit;
+
+/// What can be sent: every [`Serialize`] type, and [`Raw`]. `()` is sent as null.
 pub trait IntoPayload {
     /// Encodes the value as one CBOR item.
     ///
@@ -17,7 +19,7 @@ pub trait IntoPayload {
     fn to_payload(&self) -> Result<Payload, Error>;
 }
 
-/// What can be received: every [`DeserializeOwned`] type, and [`Raw`].
+/// What can be received: every [`DeserializeOwned`] type, and [`Raw`]. Null is a `()`.
 pub trait FromPayload: Sized {
     /// Decodes one CBOR item.
     ///
@@ -26,6 +28,9 @@ pub trait FromPayload: Sized {
     /// `invalid_argument` where the item is not of this type.
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
 }
+
+/// What serde's CBOR makes of nothing. Other languages have null for that, and so does the protocol (§5.11).
+const EMPTY_ARRAY: [u8; 1] = [0x80];
 
 /// Up to this size, in bytes, the buffer that values are encoded in is kept.
 const KEEP: usize = 4096;
@@ -38,7 +43,11 @@ thread_local! {
 impl<T: Serialize + ?Sized> IntoPayload for T {
     fn to_payload(&self) -> Result<Payload, Error> {
         let scratch = SCRATCH.take();
-        let encoded = cbor4ii::serde::to_vec(scratch, &self).map_err(|error| unfit(&error))?;
+        let mut encoded = cbor4ii::serde::to_vec(scratch, &self).map_err(|error| unfit(&error))?;
+        if encoded == EMPTY_ARRAY && is_unit(self) {
+            encoded.clear();
+            encoded.extend_from_slice(Payload::null().as_bytes());
+        }
         // A type may serialize to what is not one item (nothing at all, or nested too deeply).
         let bytes = if encoded.capacity() > KEEP {
             Bytes::from(encoded)
@@ -55,7 +64,9 @@ impl<T: Serialize + ?Sized> IntoPayload for T {
 
 impl<T: DeserializeOwned> FromPayload for T {
     fn from_payload(payload: &Payload) -> Result<Self, Error> {
-        cbor4ii::serde::from_slice(payload.as_bytes()).map_err(|error| {
+        let unit = size_of::<T>() == 0 && payload.is_null();
+        let encoded = if unit { &EMPTY_ARRAY[..] } else { payload.as_bytes() };
+        cbor4ii::serde::from_slice(encoded).map_err(|error| {
             let name = std::any::type_name::<T>();
             Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {error}"))
         })
