@@ -22,7 +22,6 @@ mod server;
 mod settings;
 mod shared;
 mod turn;
-mod unit;
 
 pub use address::{Address, AddressError, Transport};
 pub use call::{Call, Calling, OpenCall};

@@ -1,4 +1,7 @@
 //! Payloads: any serde type, or raw CBOR.
+//!
+//! cbor4ii is fast and covers what two programs in Rust say to each other. Where it falls short of what other languages
+//! write, ciborium takes over: floats in their shortest form, byte strings for lists of numbers, null for nothing.
 
 use std::cell::Cell;
 
@@ -6,8 +9,6 @@ use bytes::Bytes;
 use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::unit::is_unit;
 
 /// What can be sent: every [`Serialize`] type, and [`Raw`]. `()` is sent as null.
 pub trait IntoPayload {
@@ -29,7 +30,7 @@ pub trait FromPayload: Sized {
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
 }
 
-/// What serde's CBOR makes of nothing. Other languages have null for that, and so does the protocol (§5.11).
+/// What cbor4ii makes of nothing as well as of an empty list. The protocol has null for nothing (§5.11).
 const EMPTY_ARRAY: [u8; 1] = [0x80];
 
 /// Up to this size, in bytes, the buffer that values are encoded in is kept.
@@ -44,9 +45,9 @@ impl<T: Serialize + ?Sized> IntoPayload for T {
     fn to_payload(&self) -> Result<Payload, Error> {
         let scratch = SCRATCH.take();
         let mut encoded = cbor4ii::serde::to_vec(scratch, &self).map_err(|error| unfit(&error))?;
-        if encoded == EMPTY_ARRAY && is_unit(self) {
+        if encoded == EMPTY_ARRAY {
             encoded.clear();
-            encoded.extend_from_slice(Payload::null().as_bytes());
+            ciborium::into_writer(self, &mut encoded).map_err(|error| unfit(&error))?;
         }
         // A type may serialize to what is not one item (nothing at all, or nested too deeply).
         let bytes = if encoded.capacity() > KEEP {
@@ -64,9 +65,8 @@ impl<T: Serialize + ?Sized> IntoPayload for T {
 
 impl<T: DeserializeOwned> FromPayload for T {
     fn from_payload(payload: &Payload) -> Result<Self, Error> {
-        let unit = size_of::<T>() == 0 && payload.is_null();
-        let encoded = if unit { &EMPTY_ARRAY[..] } else { payload.as_bytes() };
-        cbor4ii::serde::from_slice(encoded).map_err(|error| {
+        let bytes = payload.as_bytes();
+        cbor4ii::serde::from_slice(bytes).or_else(|_| ciborium::from_reader(bytes)).map_err(|error| {
             let name = std::any::type_name::<T>();
             Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {error}"))
         })
@@ -145,5 +145,56 @@ impl IntoPayload for Raw {
 impl FromPayload for Raw {
     fn from_payload(payload: &Payload) -> Result<Self, Error> {
         Ok(Self(payload.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(value: &(impl IntoPayload + ?Sized)) -> Vec<u8> {
+        value.to_payload().unwrap().as_bytes().to_vec()
+    }
+
+    fn decoded<T: FromPayload>(bytes: &[u8]) -> Result<T, Error> {
+        T::from_payload(&Payload::new(Bytes::copy_from_slice(bytes)).unwrap())
+    }
+
+    // spec: §5.11
+    #[test]
+    fn nothing_is_null_and_an_empty_list_is_a_list() {
+        assert_eq!(encoded(&()), [0xf6]);
+        assert_eq!(encoded(&None::<u8>), [0xf6]);
+        assert_eq!(encoded(&Vec::<u8>::new()), [0x80]);
+        assert_eq!(decoded::<()>(&[0xf6]), Ok(()));
+        assert_eq!(decoded::<()>(&[0x80]), Ok(()));
+        assert_eq!(decoded::<Vec<u8>>(&[0x80]), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_other_languages_write_is_read() {
+        assert_eq!(decoded::<f64>(&[0xf9, 0x3e, 0x00]), Ok(1.5), "a float in its shortest form");
+        assert_eq!(decoded::<Vec<u8>>(&[0x42, 1, 2]), Ok(vec![1, 2]), "a byte string");
+        assert_eq!(
+            decoded::<String>(&[0x7f, 0x61, b'a', 0x61, b'b', 0xff]),
+            Ok("ab".into()),
+            "text in pieces"
+        );
+        assert_eq!(decoded::<u8>(&[0xd8, 0x40, 0x05]), Ok(5), "a tagged number");
+    }
+
+    #[test]
+    fn what_does_not_fit_says_what_it_should_be() {
+        let error = decoded::<u8>(&[0x61, b'a']).unwrap_err();
+        assert_eq!(error.code, Code::INVALID_ARGUMENT);
+        assert!(error.message.starts_with("the payload is not a u8: "), "{error}");
+    }
+
+    #[test]
+    fn large_values_are_encoded_once_and_small_ones_copied() {
+        for len in [0, 1, KEEP, 3 * KEEP] {
+            let text = "x".repeat(len);
+            assert_eq!(decoded::<String>(&encoded(&text)), Ok(text));
+        }
     }
 }
