@@ -1,4 +1,4 @@
-//! FLUXAR on Tokio: TCP and Unix sockets.
+//! FLUXAR on Tokio: TCP and, where the system has them, Unix sockets.
 //!
 //! [`Server`] and [`Client`] are those of `fluxar-runtime`, on [`Tokio`]. They must be built and used within a Tokio
 //! runtime that has its I/O and time drivers enabled; the single-threaded and the multi-threaded scheduler both serve.
@@ -27,7 +27,6 @@ mod link;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -38,7 +37,9 @@ pub use fluxar_runtime::{
     Raw, Request, ServerHandle, Stats, Transport,
 };
 pub use link::TokioLink;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
 
 /// A server on Tokio.
 pub type Server = fluxar_runtime::Server<Tokio>;
@@ -75,6 +76,7 @@ impl fluxar_runtime::Runtime for Tokio {
             Address::Tcp { host, port } => {
                 TokioLink::tcp(TcpStream::connect((host.trim_matches(['[', ']']), *port)).await?)
             }
+            #[cfg(unix)]
             Address::Unix { path } => Ok(TokioLink::unix(UnixStream::connect(path).await?, path)),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -85,6 +87,7 @@ impl fluxar_runtime::Runtime for Tokio {
             Address::Tcp { host, port } => {
                 Ok(TokioListener::Tcp(TcpListener::bind((host.trim_matches(['[', ']']), *port)).await?))
             }
+            #[cfg(unix)]
             Address::Unix { path } => {
                 remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
@@ -96,7 +99,8 @@ impl fluxar_runtime::Runtime for Tokio {
 }
 
 /// Removes a socket file that nobody listens on any more, as a crashed server leaves it.
-fn remove_stale(path: &PathBuf) -> io::Result<()> {
+#[cfg(unix)]
+fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
@@ -126,11 +130,12 @@ pub enum TokioListener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix domain socket.
+    #[cfg(unix)]
     Unix {
         /// The socket.
         listener: UnixListener,
         /// Its file.
-        path: PathBuf,
+        path: std::path::PathBuf,
     },
 }
 
@@ -140,6 +145,7 @@ impl fluxar_runtime::Listener for TokioListener {
     async fn accept(&mut self) -> io::Result<TokioLink> {
         match self {
             Self::Tcp(listener) => TokioLink::tcp(poll_fn(|cx| listener.poll_accept(cx)).await?.0),
+            #[cfg(unix)]
             Self::Unix { listener, path } => {
                 Ok(TokioLink::unix(poll_fn(|cx| listener.poll_accept(cx)).await?.0, path))
             }
@@ -152,11 +158,13 @@ impl fluxar_runtime::Listener for TokioListener {
                 let host = if at.is_ipv6() { format!("[{}]", at.ip()) } else { at.ip().to_string() };
                 Address::Tcp { host, port: at.port() }
             }),
+            #[cfg(unix)]
             Self::Unix { path, .. } => Ok(Address::Unix { path: path.clone() }),
         }
     }
 }
 
+#[cfg(unix)]
 impl Drop for TokioListener {
     fn drop(&mut self) {
         if let Self::Unix { path, .. } = self {

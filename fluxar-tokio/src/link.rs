@@ -1,13 +1,14 @@
 //! Connected sockets on Tokio.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 /// A connected socket on Tokio, of any transport that this crate has.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct TokioLink {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
+    #[cfg(unix)]
     Unix(UnixStream),
 }
 
@@ -35,13 +37,15 @@ impl TokioLink {
     }
 
     /// Wraps a connection over a Unix socket; `path` is what the other side is called in messages.
-    pub fn unix(stream: UnixStream, path: &Path) -> Self {
+    #[cfg(unix)]
+    pub fn unix(stream: UnixStream, path: &std::path::Path) -> Self {
         Self { socket: Socket::Unix(stream), remote: format!("unix://{}", path.display()) }
     }
 
     fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream),
+            #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream),
         }
     }
@@ -53,6 +57,7 @@ impl fluxar_runtime::Link for TokioLink {
             ready!(self.poll_readable(cx))?;
             let read = match &self.socket {
                 Socket::Tcp(stream) => stream.try_read_buf(buffer),
+                #[cfg(unix)]
                 Socket::Unix(stream) => stream.try_read_buf(buffer),
             };
             match read {
@@ -66,6 +71,7 @@ impl fluxar_runtime::Link for TokioLink {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.socket {
             Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            #[cfg(unix)]
             Socket::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
