@@ -190,6 +190,7 @@ fn a_close_that_nobody_takes_is_given_up() {
     script.connection.close(script.now, None);
     assert_eq!(script.connection.stats().requests_running, 1);
     script.wait(ms(699)).unwrap();
+    script.connection.handle_timeout(script.now).unwrap();
     assert!(!script.connection.is_closed() && script.connection.wants_transmit());
     script.wait(ms(1)).unwrap();
     assert!(script.connection.is_closed() && !script.connection.wants_transmit());

@@ -275,6 +275,7 @@ fn an_initiator_gives_the_answer_ten_seconds() {
     let mut script = Script::offered_by(&config(|_| ()));
     script.read();
     script.wait(ms(9_999)).unwrap();
+    script.connection.handle_timeout(script.now).unwrap();
     let error = script.wait(ms(1)).unwrap_err();
     assert_eq!(error, ConnectionError::TimedOut(Timeout::Handshake));
     assert!(is_close(&one(script.read()), Some(Code::DEADLINE_EXCEEDED)));
@@ -291,6 +292,18 @@ fn a_responder_gives_the_offer_as_long_as_it_is_set_to() {
     assert_eq!(incoming.handle_timeout(at(349), &mut out), Ok(()));
     assert!(out.is_empty());
     let error = incoming.handle_timeout(at(350), &mut out).unwrap_err();
+    assert_eq!(error, ConnectionError::TimedOut(Timeout::Handshake));
+    assert!(is_close(&one(sent(&out)), Some(Code::DEADLINE_EXCEEDED)));
+}
+
+// spec: §6.9
+#[test]
+fn the_time_for_the_handshake_includes_the_verdict() {
+    let mut out = TransmitBuf::new();
+    let mut offered = incoming(&offer().frame()).unwrap();
+    assert_eq!(offered.handle_timeout(at(9_999), &mut out), Ok(()));
+    assert!(out.is_empty());
+    let error = offered.handle_timeout(at(10_000), &mut out).unwrap_err();
     assert_eq!(error, ConnectionError::TimedOut(Timeout::Handshake));
     assert!(is_close(&one(sent(&out)), Some(Code::DEADLINE_EXCEEDED)));
 }
