@@ -1,0 +1,75 @@
+//! `fluxar serve`.
+
+use std::future::Future;
+use std::io;
+
+use fluxar::{BindError, Server};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::ServeArgs;
+use crate::failure::{Exit, Failure, print};
+use crate::{conformance, connect};
+
+pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
+    // Before anybody can know that we run.
+    let mut signals = Signals::new().map_err(|error| Failure::usage(format_args!("no signals: {error}")))?;
+    let server = listen(args).await?;
+    if args.conformance {
+        conformance::register(&server);
+    }
+    let (handle, addresses) = (server.handle_to(), server.addresses().to_vec());
+    let serving = tokio::spawn(server.run());
+    for address in addresses {
+        // That nobody reads this is no reason not to serve.
+        print(format_args!("listening on {address}")).unwrap_or_default();
+    }
+    signals.next().await;
+    handle.stop();
+    tokio::select! {
+        served = serving => match served {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::connection(error)),
+            Err(error) => Err(Failure::connection(error)),
+        },
+        // Somebody is in a hurry.
+        () = signals.next() => Err(Failure::silent(Exit::Interrupted)),
+    }
+}
+
+fn listen(args: &ServeArgs) -> impl Future<Output = Result<Server, Failure>> {
+    let (first, others) = args.listen.split_first().map_or(("", &[][..]), |(first, others)| (first, others));
+    let mut builder = Server::bind(first);
+    for url in others {
+        builder = builder.listen(url);
+    }
+    let builder = builder.configure(|config| {
+        config.agent = Some(connect::AGENT.into());
+        config.limits.heartbeat_ms = args.heartbeat_ms.unwrap_or(config.limits.heartbeat_ms);
+        config.limits.max_message = args.max_message.unwrap_or(config.limits.max_message);
+    });
+    async {
+        builder.build().await.map_err(|error| match error {
+            BindError::Address(_) | BindError::WrongTransport(_) => Failure::usage(error),
+            _ => Failure::connection(format_args!("cannot listen: {error}")),
+        })
+    }
+}
+
+/// The signals that end a server.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
