@@ -1,14 +1,14 @@
 //! `fluxar serve`.
 
 use std::future::Future;
-use std::io;
 
 use fluxar::{BindError, Server};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ServeArgs;
 use crate::failure::{Exit, Failure, print};
 use crate::{conformance, connect};
+
+use self::signals::Signals;
 
 pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Before anybody can know that we run.
@@ -55,21 +55,51 @@ fn listen(args: &ServeArgs) -> impl Future<Output = Result<Server, Failure>> {
     }
 }
 
-/// The signals that end a server.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// The signals that end a server: SIGINT and SIGTERM.
+#[cfg(unix)]
+mod signals {
+    use std::io;
 
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+
+    pub(super) struct Signals {
+        interrupt: Signal,
+        terminate: Signal,
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    impl Signals {
+        pub(super) fn new() -> io::Result<Self> {
+            Ok(Self {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            })
+        }
+
+        pub(super) async fn next(&mut self) {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+        }
+    }
+}
+
+/// The signal that ends a server: Ctrl-C.
+#[cfg(windows)]
+mod signals {
+    use std::io;
+
+    use tokio::signal::windows::{CtrlC, ctrl_c};
+
+    pub(super) struct Signals(CtrlC);
+
+    impl Signals {
+        pub(super) fn new() -> io::Result<Self> {
+            ctrl_c().map(Self)
+        }
+
+        pub(super) async fn next(&mut self) {
+            self.0.recv().await;
         }
     }
 }

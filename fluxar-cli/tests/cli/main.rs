@@ -1,4 +1,6 @@
-//! The built command, as its users meet it.
+//! The built command, as its users meet it: with signals and Unix sockets.
+
+#![cfg(unix)]
 
 mod call;
 mod decode;
