@@ -14,7 +14,7 @@ use fluxar_proto::{CallId, CallOptions, Code, Error, Payload};
 use crate::payload::{FromPayload, IntoPayload};
 use crate::request::update_error;
 use crate::shared::Shared;
-use crate::turn::Turn;
+use crate::turn::{Purpose, Turn};
 
 /// A call that is about to be made; `.await` makes it and gives its outcome.
 ///
@@ -79,7 +79,7 @@ impl<'a, T: FromPayload> Call<'a, T> {
             options.timeout = self.timeout;
             Ok((payload, options))
         });
-        let turn = Turn::new(self.shared.clone());
+        let turn = Turn::new(self.shared.clone(), Purpose::Call);
         let (prepared, failed) = match prepared {
             Ok(prepared) => (Some(prepared), None),
             Err(error) => (None, Some(error)),
@@ -218,7 +218,7 @@ impl<T> OpenCall<T> {
     pub async fn update(&mut self, value: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
         let payload = value.to_payload()?;
         let Some(call) = self.call else { return Err(update_error(fluxar_proto::UpdateError::Gone)) };
-        let mut turn = Turn::new(self.shared.clone());
+        let mut turn = Turn::new(self.shared.clone(), Purpose::Update);
         let send = poll_fn(|cx| turn.poll_update(cx, |connection| connection.update(call, payload.clone())));
         send.await.map_err(update_error)
     }

@@ -168,12 +168,13 @@ impl<R: Runtime> Driver<R> {
         }
         let added = state.connection.poll_transmit(now, &mut self.out);
         state.drain_events(&mut self.chores);
+        let in_line = state.expire_queue(now, &mut self.chores);
         state.arm(cx);
         let turned = Turned {
             crowded: added > 0 && state.connection.in_flight() > 1,
             more: state.connection.wants_transmit(),
             closed: state.connection.is_closed(),
-            deadline: state.connection.poll_timeout(),
+            deadline: [state.connection.poll_timeout(), in_line].into_iter().flatten().min(),
         };
         drop(state);
         if turned.closed && self.closed.get_or_insert(now).add(FLUSH) <= now {
@@ -347,7 +348,7 @@ struct Turned {
     more: bool,
     /// Nothing more will come to be written.
     closed: bool,
-    /// When the core wants to be called next.
+    /// When the core wants to be called next, or somebody will have waited for too long.
     deadline: Option<Instant>,
 }
 

@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod driver;
 mod handler;
+mod line;
 mod payload;
 mod peer;
 mod random;

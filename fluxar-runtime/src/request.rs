@@ -11,7 +11,7 @@ use fluxar_proto::{Error, Payload, RequestId, Text, UpdateError};
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
 use crate::shared::Shared;
-use crate::turn::Turn;
+use crate::turn::{Purpose, Turn};
 
 /// A call of the other peer, handed to the handler of its method.
 ///
@@ -98,7 +98,7 @@ impl Request {
     pub async fn update(&self, value: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
         let payload = value.to_payload()?;
         let id = self.request.id;
-        let mut turn = Turn::new(self.shared.clone());
+        let mut turn = Turn::new(self.shared.clone(), Purpose::Update);
         let send =
             poll_fn(|cx| turn.poll_update(cx, |connection| connection.update_request(id, payload.clone())));
         send.await.map_err(update_error)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fluxar_proto::message::Id;
 use fluxar_proto::{
-    CallError, CallEvent, CallId, Connection, ConnectionError, Error, Event, Payload, PeerInfo, RequestId,
-    Stats, Withdrawn,
+    CallError, CallEvent, CallId, Connection, ConnectionError, Error, Event, Instant, Payload, PeerInfo,
+    RequestId, Stats, Withdrawn,
 };
 
 use crate::clock::Clock;
@@ -313,6 +313,17 @@ impl State {
         register(&mut self.driver, cx);
     }
 
+    /// Whom to wake so that the driver follows up what was done.
+    pub(crate) fn take_driver(&mut self) -> Option<Waker> {
+        self.driver.take()
+    }
+
+    /// Calls those up who have waited in line for too long; when the next one will have.
+    pub(crate) fn expire_queue(&mut self, now: Instant, chores: &mut Chores) -> Option<Instant> {
+        self.queue.expire(now, &mut chores.wakers);
+        self.queue.next_deadline()
+    }
+
     /// The driver goes, and the transport with it.
     pub(crate) fn unlink(&mut self, chores: &mut Chores) {
         self.unlinked = true;
@@ -334,7 +345,7 @@ impl State {
                 Event::Established => chores.wakers.append(&mut self.watchers),
                 _ => {
                     chores.wakers.append(&mut self.watchers);
-                    self.queue.pop(usize::MAX, &mut chores.wakers);
+                    self.queue.dissolve(&mut chores.wakers);
                     chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
                 }
             }
@@ -364,8 +375,7 @@ impl State {
 
     /// Lets as many of those who wait try again as have a chance.
     fn serve_queue(&mut self, chores: &mut Chores) {
-        self.queue.pop(self.connection.call_room().max(1), &mut chores.wakers);
-        if !self.queue.is_empty() {
+        if self.queue.serve(self.connection.call_room(), &mut chores.wakers) {
             self.connection.want_capacity();
         }
     }
@@ -406,6 +416,8 @@ impl State {
                 return self.connection.error().map_or_else(gone, |error| error.call_error(false));
             }
             CallError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
+            // What the peer would answer (§10.6).
+            CallError::NoCalls => Code::RESOURCE_EXHAUSTED,
             _ => Code::INVALID_ARGUMENT,
         };
         Error::new(code, error.to_string()).with_processed(false)

@@ -1,53 +1,95 @@
 //! Waiting in line for room: for a call slot of the peer's, or in the send buffer.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use fluxar_proto::{CallError, CallId, CallOptions, Connection, Error, Payload, UpdateError};
+use fluxar_proto::{CallError, CallId, CallOptions, Connection, Error, Instant, Payload, UpdateError};
 
-use crate::shared::Shared;
+use crate::line::Line;
+use crate::shared::{Shared, State};
 
-/// Those who wait, in the order they came.
+/// What somebody waits for room for. Each has a line of its own: an update needs no slot, and the very call whose slot
+/// others wait for may wait for an update.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Call,
+    Update,
+}
+
+/// Those who were turned away with `Blocked`, and those who came after them.
+///
+/// As long as anybody waits, somebody will be called up: the core announces room to those whom it has turned away, and
+/// who was called up and does not use the room passes it on.
 #[derive(Default)]
 pub(crate) struct Queue {
-    next_ticket: u64,
-    waiting: VecDeque<(u64, Waker)>,
+    calls: Line,
+    updates: Line,
+    /// Until when callers wait (§10.5).
+    deadlines: BTreeSet<(Instant, u64)>,
 }
 
 impl Queue {
-    fn join(&mut self, cx: &mut Context<'_>) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.waiting.push_back((ticket, cx.waker().clone()));
-        ticket
-    }
-
-    /// Tickets rise along the queue.
-    fn position(&self, ticket: u64) -> Option<usize> {
-        self.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
-    }
-
-    /// Lets the first `count` try again.
-    pub(crate) fn pop(&mut self, count: usize, wakers: &mut Vec<Waker>) {
-        let count = count.min(self.waiting.len());
-        wakers.extend(self.waiting.drain(..count).map(|(_, waker)| waker));
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.calls.is_empty() && self.updates.is_empty()
+    }
+
+    /// There is room again, for so many calls. Whether callers are left who wait for more.
+    pub(crate) fn serve(&mut self, room: usize, wakers: &mut Vec<Waker>) -> bool {
+        self.calls.call_up(room, wakers);
+        // How many updates fit nobody knows: each calls the next one up.
+        self.updates.call_up(1, wakers);
+        !self.calls.is_empty()
+    }
+
+    /// Nobody needs to wait any more: the connection has ended.
+    pub(crate) fn dissolve(&mut self, wakers: &mut Vec<Waker>) {
+        self.calls.call_all(wakers);
+        self.updates.call_all(wakers);
+    }
+
+    /// When [`expire`](Self::expire) wants to be called next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Calls those up who have waited for too long.
+    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        while let Some((_, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            wakers.extend(self.calls.leave(ticket));
+        }
+    }
+
+    fn line(&mut self, purpose: Purpose) -> &mut Line {
+        match purpose {
+            Purpose::Call => &mut self.calls,
+            Purpose::Update => &mut self.updates,
+        }
+    }
+
+    /// Gives a place up, or the room that its owner was called up for and does not use.
+    fn leave(&mut self, purpose: Purpose, ticket: u64, wakers: &mut Vec<Waker>) {
+        let line = self.line(purpose);
+        if line.leave(ticket).is_none() {
+            line.call_up(1, wakers);
+        }
     }
 }
 
 /// One attempt that may have to wait its turn.
 pub(crate) struct Turn {
     shared: Arc<Shared>,
+    purpose: Purpose,
+    /// The place in the line; it is kept while its owner is called up.
     ticket: Option<u64>,
+    /// Until when to wait.
+    until: Option<Instant>,
 }
 
 impl Turn {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, ticket: None }
+    pub(crate) fn new(shared: Arc<Shared>, purpose: Purpose) -> Self {
+        Self { shared, purpose, ticket: None, until: None }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -62,25 +104,32 @@ impl Turn {
         prepared: &mut Option<(Payload, CallOptions)>,
     ) -> Poll<Result<CallId, Error>> {
         let now = self.shared.clock().now();
-        let ticket = &mut self.ticket;
-        self.shared.operate(|state| {
-            if still_waiting(&mut state.queue, *ticket, cx) {
-                return Poll::Pending;
+        let Some((_, options)) = prepared else { return Poll::Pending };
+        if self.until.is_none() {
+            // Waiting in line is part of the time that a call has.
+            self.until = options.timeout.map(|timeout| now + timeout);
+        }
+        let until = self.until;
+        self.attempt(cx, now, |cx, state| {
+            if until.is_some_and(|until| until <= now) {
+                return Poll::Ready(Err(
+                    Error::deadline_exceeded("the deadline passed").with_processed(false)
+                ));
             }
-            *ticket = None;
             let ready = state.connection.ready_to_call();
             if ready == Err(CallError::Blocked) {
-                *ticket = Some(state.queue.join(cx));
                 return Poll::Pending;
             }
-            let Some((payload, options)) = prepared.take() else { return Poll::Pending };
-            match ready.and_then(|()| state.connection.call(now, method, payload, options)) {
+            let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };
+            options.timeout = until.map(|until| until - now);
+            let made = ready.and_then(|()| state.connection.call(now, method, payload, options));
+            Poll::Ready(match made {
                 Ok(call) => {
                     state.wait_for(call, cx);
-                    Poll::Ready(Ok(call))
+                    Ok(call)
                 }
-                Err(error) => Poll::Ready(Err(state.call_error(error))),
-            }
+                Err(error) => Err(state.call_error(error)),
+            })
         })
     }
 
@@ -90,39 +139,65 @@ impl Turn {
         cx: &mut Context<'_>,
         send: impl FnOnce(&mut Connection) -> Result<(), UpdateError>,
     ) -> Poll<Result<(), UpdateError>> {
-        let ticket = &mut self.ticket;
-        self.shared.operate(|state| {
-            if still_waiting(&mut state.queue, *ticket, cx) {
-                return Poll::Pending;
-            }
-            *ticket = None;
-            match send(&mut state.connection) {
-                Err(UpdateError::Blocked) => {
-                    *ticket = Some(state.queue.join(cx));
-                    Poll::Pending
-                }
-                result => Poll::Ready(result),
-            }
+        let now = self.shared.clock().now();
+        self.attempt(cx, now, |_, state| match send(&mut state.connection) {
+            Err(UpdateError::Blocked) => Poll::Pending,
+            result => Poll::Ready(result),
         })
+    }
+
+    /// Waits in line, unless nobody else does or this one was called up; then makes the attempt, and goes back to its
+    /// place where that finds no room.
+    fn attempt<T, E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        attempt: impl FnOnce(&mut Context<'_>, &mut State) -> Poll<Result<T, E>>,
+    ) -> Poll<Result<T, E>> {
+        let mut next = Vec::new();
+        let mut state = self.shared.lock();
+        let line = state.queue.line(self.purpose);
+        let behind = self.ticket.map_or(!line.is_empty(), |ticket| line.holds(ticket));
+        let late = self.until.is_some_and(|until| until <= now);
+        let result = if behind && !late { Poll::Pending } else { attempt(cx, &mut state) };
+        let for_driver = match &result {
+            Poll::Pending => {
+                state.queue.line(self.purpose).wait(&mut self.ticket, cx);
+                let entry = self.until.zip(self.ticket);
+                state.queue.deadlines.extend(entry);
+                // The driver keeps the time.
+                entry.is_some() && state.queue.deadlines.first().copied() == entry
+            }
+            Poll::Ready(result) => {
+                let ticket = self.ticket.take();
+                if let Some(entry) = self.until.zip(ticket) {
+                    state.queue.deadlines.remove(&entry);
+                }
+                // Whoever made a call has used the room that he was called up for. How much an update takes nobody knew.
+                let passed_on = result.is_err() || self.purpose == Purpose::Update;
+                if let Some(ticket) = ticket.filter(|_| passed_on) {
+                    state.queue.leave(self.purpose, ticket, &mut next);
+                }
+                result.is_ok()
+            }
+        };
+        next.extend(if for_driver { state.take_driver() } else { None });
+        drop(state);
+        next.into_iter().for_each(Waker::wake);
+        result
     }
 }
 
-fn still_waiting(queue: &mut Queue, ticket: Option<u64>, cx: &mut Context<'_>) -> bool {
-    let Some(position) = ticket.and_then(|ticket| queue.position(ticket)) else { return false };
-    queue.waiting[position].1.clone_from(cx.waker());
-    true
-}
-
-/// Who gives up leaves the queue; who was called up and did not use it lets the next one try.
+/// Who gives up leaves the line; who was called up and did not use it lets the next one try.
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut next = Vec::new();
         let mut state = self.shared.lock();
-        match state.queue.position(ticket) {
-            Some(position) => drop(state.queue.waiting.remove(position)),
-            None => state.queue.pop(1, &mut next),
+        if let Some(until) = self.until {
+            state.queue.deadlines.remove(&(until, ticket));
         }
+        state.queue.leave(self.purpose, ticket, &mut next);
         drop(state);
         next.into_iter().for_each(Waker::wake);
     }
