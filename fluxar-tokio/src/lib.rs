@@ -89,7 +89,7 @@ impl fluxar_runtime::Runtime for Tokio {
             }
             #[cfg(unix)]
             Address::Unix { path } => {
-                remove_stale(path)?;
+                remove_stale(path).await?;
                 let listener = UnixListener::bind(path)?;
                 Ok(TokioListener::Unix { listener, path: path.clone() })
             }
@@ -100,11 +100,12 @@ impl fluxar_runtime::Runtime for Tokio {
 
 /// Removes a socket file that nobody listens on any more, as a crashed server leaves it.
 #[cfg(unix)]
-fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+    // A connection that does not block: a server that lives may be too busy to take it.
+    if is_socket && UnixStream::connect(path).await.is_err_and(refused) {
         std::fs::remove_file(path)?;
     }
     Ok(())
@@ -143,11 +144,22 @@ impl fluxar_runtime::Listener for TokioListener {
     type Link = TokioLink;
 
     async fn accept(&mut self) -> io::Result<TokioLink> {
-        match self {
-            Self::Tcp(listener) => TokioLink::tcp(poll_fn(|cx| listener.poll_accept(cx)).await?.0),
-            #[cfg(unix)]
-            Self::Unix { listener, path } => {
-                Ok(TokioLink::unix(poll_fn(|cx| listener.poll_accept(cx)).await?.0, path))
+        loop {
+            let link = match self {
+                Self::Tcp(listener) => poll_fn(|cx| listener.poll_accept(cx)).await.map(|(stream, _)| {
+                    // A connection that was reset before it was accepted has no peer any more.
+                    TokioLink::tcp(stream).ok()
+                }),
+                #[cfg(unix)]
+                Self::Unix { listener, path } => poll_fn(|cx| listener.poll_accept(cx))
+                    .await
+                    .map(|(stream, _)| Some(TokioLink::unix(stream, path))),
+            };
+            match link {
+                Ok(Some(link)) => return Ok(link),
+                Ok(None) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -162,6 +174,13 @@ impl fluxar_runtime::Listener for TokioListener {
             Self::Unix { path, .. } => Ok(Address::Unix { path: path.clone() }),
         }
     }
+}
+
+/// Whether a connection was gone before it was accepted: that is no trouble of the listener's, which must not rest for
+/// it.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 #[cfg(unix)]
