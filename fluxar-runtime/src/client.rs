@@ -129,7 +129,7 @@ impl<R: Runtime> ClientBuilder<R> {
         );
         self.runtime.spawn(driver);
         let client = Client { peer: Peer::new(shared.clone()), router: self.router, runtime: self.runtime };
-        poll_fn(|cx| shared.poll_established(cx)).await?;
+        shared.established().await?;
         Ok(client)
     }
 }

@@ -11,6 +11,7 @@ mod address;
 mod call;
 mod client;
 mod clock;
+mod connections;
 mod driver;
 mod handler;
 mod line;

@@ -98,7 +98,7 @@ impl Peer {
     /// Dropped before it is ready, the connection is closed all the same.
     pub async fn shut_down(&self) -> ConnectionError {
         self.close();
-        poll_fn(|cx| self.shared.poll_unlinked(cx)).await
+        self.shared.unlinked().await
     }
 
     /// Cuts the transport without telling the peer, as a failing network would; responses that are queued still go
@@ -118,7 +118,7 @@ impl Peer {
     ///
     /// May be dropped at any time.
     pub async fn closed(&self) -> ConnectionError {
-        poll_fn(|cx| self.shared.poll_ended(cx)).await
+        self.shared.ended().await
     }
 }
 

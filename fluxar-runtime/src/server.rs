@@ -1,12 +1,10 @@
 //! The side that listens.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,6 +12,7 @@ use bytes::BytesMut;
 use crate::accept;
 use crate::address::{Address, AddressError, Transport};
 use crate::clock::Clock;
+use crate::connections::{Connections, Handshake, Listening};
 use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
 use crate::payload::IntoPayload;
@@ -108,7 +107,7 @@ impl<R: Runtime> Server<R> {
         }
         // Dropped without having been stopped: the listeners' tasks must end all the same.
         let _stop = StopListening(handle.connections.clone());
-        poll_fn(|cx| handle.connections.poll_done(cx)).await;
+        handle.connections.over().await;
         Ok(())
     }
 }
@@ -129,6 +128,7 @@ pub struct ServerBuilder<R: Runtime> {
     settings: Settings,
     router: Router,
     on_connect: Option<OnConnect>,
+    max_handshakes: usize,
 }
 
 impl<R: Runtime> ServerBuilder<R> {
@@ -143,6 +143,7 @@ impl<R: Runtime> ServerBuilder<R> {
             settings,
             router,
             on_connect: None,
+            max_handshakes: 1024,
         }
     }
 
@@ -157,6 +158,12 @@ impl<R: Runtime> ServerBuilder<R> {
     /// Listens on one more socket, which listens already.
     pub fn listener(mut self, listener: R::Listener) -> Self {
         self.listeners.push(listener);
+        self
+    }
+
+    /// How many links may be in the handshake at once; where there are more, the oldest is cut (§15.3). Default 1,024.
+    pub fn max_handshakes(mut self, max: usize) -> Self {
+        self.max_handshakes = max;
         self
     }
 
@@ -195,7 +202,7 @@ impl<R: Runtime> ServerBuilder<R> {
         let addresses = addresses.map_err(|error| BindError::Io("a listening socket".into(), error))?;
         Ok(Server {
             runtime: self.runtime,
-            handle: ServerHandle { connections: Connections::new(listeners.len()) },
+            handle: ServerHandle { connections: Connections::new(listeners.len(), self.max_handshakes) },
             listeners,
             addresses,
             settings: self.settings,
@@ -250,7 +257,7 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// The peers that are connected now.
     pub fn peers(&self) -> Vec<Peer> {
-        self.connections.shared().into_iter().map(Peer::new).collect()
+        self.connections.open().into_iter().map(Peer::new).collect()
     }
 
     /// Stops listening and closes every connection; [`Server::run`] then returns.
@@ -261,7 +268,7 @@ impl ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("connections", &self.connections.shared().len()).finish()
+        f.debug_struct("ServerHandle").field("connections", &self.connections.open().len()).finish()
     }
 }
 
@@ -276,11 +283,14 @@ struct Accept<R: Runtime> {
 
 impl<R: Runtime> Accept<R> {
     async fn run(self, mut listener: R::Listener) {
-        let _listening = Listening(self.connections.clone());
+        let listening = Listening(self.connections.clone());
         let this = Arc::new(self);
         loop {
-            match until_stopped(&this.connections, listener.accept()).await {
-                Some(Ok(link)) => this.runtime.spawn(this.clone().serve(link)),
+            match listening.until_stopped(listener.accept()).await {
+                Some(Ok(link)) => {
+                    let handshake = Handshake::new(this.connections.clone());
+                    this.runtime.spawn(this.clone().serve(link, handshake));
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     let mut timer = this.runtime.timer(this.runtime.now() + ACCEPT_PAUSE);
@@ -292,7 +302,7 @@ impl<R: Runtime> Accept<R> {
     }
 
     /// One connection, from its first byte to its last.
-    async fn serve(self: Arc<Self>, mut link: R::Link) {
+    async fn serve(self: Arc<Self>, mut link: R::Link, handshake: Handshake) {
         let clock = Clock::new(&self.runtime);
         let ids = match clock.ids() {
             Ok(ids) => ids,
@@ -301,147 +311,22 @@ impl<R: Runtime> Accept<R> {
         let remote = link.remote();
         let mut input = BytesMut::new();
         let incoming = fluxar_proto::Incoming::new(self.settings.config.clone(), clock.now(), ids);
-        let handshake = accept::offer(&self.runtime, &clock, &mut link, incoming, &mut input);
-        let offered = match until_stopped(&self.connections, handshake).await {
+        let offer = accept::offer(&self.runtime, &clock, &mut link, incoming, &mut input);
+        let offered = match handshake.while_welcome(offer).await {
             Some(Ok(offered)) => offered,
             Some(Err(error)) => return tracing::debug!(remote, %error, "a handshake failed"),
             None => return,
         };
         let connection = offered.accept(clock.now());
         let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
-        let Some(_registered) = Registered::new(self.connections.clone(), &shared) else { return };
-        if let Some(hook) = &self.on_connect {
-            self.runtime.spawn(hook(Peer::new(shared.clone())));
+        let Some(_registered) = handshake.done(&shared) else { return };
+        if let Some(hook) = self.on_connect.clone() {
+            let peer = Peer::new(shared.clone());
+            // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
+            self.runtime.spawn(async move { hook(peer).await });
         }
         let write_timeout = self.settings.write_timeout;
         Driver::new(&self.runtime, link, shared, self.router.clone(), write_timeout, input).await;
-    }
-}
-
-/// `future`'s output, or `None` once the server is stopped.
-async fn until_stopped<F: Future>(connections: &Connections, future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| {
-        if connections.poll_stopped(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        future.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
-/// The connections of a server.
-struct Connections {
-    state: Mutex<ConnectionsState>,
-}
-
-struct ConnectionsState {
-    stopped: bool,
-    listeners: usize,
-    next: u64,
-    /// In the order they came.
-    open: BTreeMap<u64, Weak<Shared>>,
-    watchers: Vec<Waker>,
-}
-
-impl Connections {
-    fn new(listeners: usize) -> Arc<Self> {
-        let (open, watchers) = (BTreeMap::new(), Vec::new());
-        Arc::new(Self {
-            state: Mutex::new(ConnectionsState { stopped: false, listeners, next: 0, open, watchers }),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ConnectionsState> {
-        self.state.lock().unwrap_or_else(|error| error.into_inner())
-    }
-
-    fn shared(&self) -> Vec<Arc<Shared>> {
-        self.lock().open.values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn stop(&self) {
-        self.stop_listening();
-        for shared in self.shared() {
-            shared.close(None);
-        }
-    }
-
-    fn stop_listening(&self) {
-        let mut state = self.lock();
-        state.stopped = true;
-        state.notify();
-    }
-
-    fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.stopped {
-            return Poll::Ready(());
-        }
-        state.watch(cx);
-        Poll::Pending
-    }
-
-    /// Ready once the server is stopped and its last connection is gone.
-    fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.stopped && state.open.is_empty() && state.listeners == 0 {
-            return Poll::Ready(());
-        }
-        state.watch(cx);
-        Poll::Pending
-    }
-}
-
-impl ConnectionsState {
-    fn watch(&mut self, cx: &mut Context<'_>) {
-        if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.watchers.push(cx.waker().clone());
-        }
-    }
-
-    fn notify(&mut self) {
-        self.watchers.drain(..).for_each(Waker::wake);
-    }
-}
-
-/// A connection in the server's list, for as long as it lives.
-struct Registered {
-    connections: Arc<Connections>,
-    key: u64,
-}
-
-impl Registered {
-    /// `None` once the server is stopped.
-    fn new(connections: Arc<Connections>, shared: &Arc<Shared>) -> Option<Self> {
-        let mut state = connections.lock();
-        if state.stopped {
-            return None;
-        }
-        let key = state.next;
-        state.next += 1;
-        state.open.insert(key, Arc::downgrade(shared));
-        drop(state);
-        Some(Self { connections, key })
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let mut state = self.connections.lock();
-        state.open.remove(&self.key);
-        state.notify();
-    }
-}
-
-/// A listener that runs.
-struct Listening(Arc<Connections>);
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.listeners -= 1;
-        state.notify();
     }
 }
 

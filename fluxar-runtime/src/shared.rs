@@ -1,5 +1,6 @@
 //! What handles and driver of one connection share.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use fluxar_proto::{
 };
 
 use crate::clock::Clock;
+use crate::line::Line;
 use crate::request::Request;
 use crate::turn::Queue;
 
@@ -35,9 +37,22 @@ pub(crate) struct State {
     /// Those turned away with `Blocked`.
     pub(crate) queue: Queue,
     /// Those that wait for the handshake or for the end.
-    watchers: Vec<Waker>,
+    watchers: Line,
     /// The driver is gone, and the transport with it.
     unlinked: bool,
+}
+
+/// Somebody waits for the handshake or for the end. Whoever gives that up is forgotten at once, and not only when the
+/// connection ends: a handler may watch for as long as it runs, and there are many handlers in the life of a connection.
+struct Watch<'a> {
+    shared: &'a Shared,
+    ticket: Option<u64>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let _waker = self.ticket.and_then(|ticket| self.shared.lock().watchers.leave(ticket));
+    }
 }
 
 /// Somebody waits for a call.
@@ -75,7 +90,7 @@ impl Shared {
             requests: Table::default(),
             pings: Vec::new(),
             queue: Queue::default(),
-            watchers: Vec::new(),
+            watchers: Line::default(),
             unlinked: false,
         };
         Arc::new(Self { state: Mutex::new(state), clock, remote, call_timeout })
@@ -242,29 +257,36 @@ impl Shared {
         self.lock().pings.retain(|(id, ..)| *id != ping);
     }
 
-    /// Ready with the peer's introduction once the handshake is done, or with why it failed.
-    pub(crate) fn poll_established(&self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
-        let mut state = self.lock();
-        if let Some(error) = state.connection.error() {
-            Poll::Ready(Err(error.clone()))
-        } else if state.connection.peer().is_some() {
-            Poll::Ready(Ok(()))
-        } else {
-            state.watch(cx);
-            Poll::Pending
-        }
+    /// Waits until the handshake is done, or has failed.
+    pub(crate) async fn established(&self) -> Result<(), ConnectionError> {
+        self.watch(|state| match state.connection.error() {
+            Some(error) => Some(Err(error.clone())),
+            None => state.connection.peer().map(|_| Ok(())),
+        })
+        .await
     }
 
-    /// Ready with why the connection has ended.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        let mut state = self.lock();
-        match state.connection.error() {
-            Some(error) => Poll::Ready(error.clone()),
-            None => {
-                state.watch(cx);
-                Poll::Pending
+    /// Waits until the connection has ended, and says why.
+    pub(crate) async fn ended(&self) -> ConnectionError {
+        self.watch(|state| state.connection.error().cloned()).await
+    }
+
+    /// Waits until the connection has ended and its transport is closed too, and says why it has ended.
+    pub(crate) async fn unlinked(&self) -> ConnectionError {
+        self.watch(|state| state.connection.error().filter(|_| state.unlinked).cloned()).await
+    }
+
+    async fn watch<T>(&self, mut seen: impl FnMut(&State) -> Option<T>) -> T {
+        let mut watch = Watch { shared: self, ticket: None };
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if let Some(seen) = seen(&state) {
+                return Poll::Ready(seen);
             }
-        }
+            state.watchers.wait(&mut watch.ticket, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     pub(crate) fn close(&self, error: Option<Error>) {
@@ -275,18 +297,6 @@ impl Shared {
     pub(crate) fn hang_up(&self) {
         let now = self.clock.now();
         self.operate(|state| state.connection.hang_up(now));
-    }
-
-    /// Ready with why the connection has ended, once its transport is closed too.
-    pub(crate) fn poll_unlinked(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        let mut state = self.lock();
-        match state.connection.error() {
-            Some(error) if state.unlinked => Poll::Ready(error.clone()),
-            _ => {
-                state.watch(cx);
-                Poll::Pending
-            }
-        }
     }
 
     pub(crate) fn error(&self) -> Option<ConnectionError> {
@@ -327,7 +337,7 @@ impl State {
     /// The driver goes, and the transport with it.
     pub(crate) fn unlink(&mut self, chores: &mut Chores) {
         self.unlinked = true;
-        chores.wakers.append(&mut self.watchers);
+        self.watchers.call_all(&mut chores.wakers);
     }
 
     /// Sorts what has happened into what has to be done outside the lock.
@@ -341,10 +351,10 @@ impl State {
                         chores.wakers.extend(waker.take());
                     }
                 }
-                // Both change what `poll_established` and `poll_ended` say.
-                Event::Established => chores.wakers.append(&mut self.watchers),
+                // Both change what `established` and `ended` say.
+                Event::Established => self.watchers.call_all(&mut chores.wakers),
                 _ => {
-                    chores.wakers.append(&mut self.watchers);
+                    self.watchers.call_all(&mut chores.wakers);
                     self.queue.dissolve(&mut chores.wakers);
                     chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
                 }
@@ -401,12 +411,6 @@ impl State {
         self.requests.get_mut(request.slot()).filter(|running| running.id == request)
     }
 
-    fn watch(&mut self, cx: &mut Context<'_>) {
-        if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.watchers.push(cx.waker().clone());
-        }
-    }
-
     /// What a caller is told whose call could not be made.
     pub(crate) fn call_error(&self, error: CallError) -> Error {
         use fluxar_proto::Code;
@@ -458,7 +462,7 @@ impl<T> Table<T> {
     }
 }
 
-fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) {
+pub(crate) fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *slot = Some(cx.waker().clone()),

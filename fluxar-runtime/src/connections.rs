@@ -1,0 +1,209 @@
+//! The connections of a server, and those that are about to become some.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, Waker};
+
+use crate::line::Line;
+use crate::shared::{Shared, register};
+
+/// What a server and its handle share.
+pub(crate) struct Connections {
+    state: Mutex<State>,
+    /// Links in the handshake at once (§15.3).
+    max_handshakes: usize,
+}
+
+struct State {
+    stopped: bool,
+    listeners: usize,
+    next: u64,
+    /// Links in the handshake, the oldest first, and who is woken when one has to go.
+    shaking: BTreeMap<u64, Option<Waker>>,
+    /// In the order they came.
+    open: BTreeMap<u64, Weak<Shared>>,
+    /// The listeners, which wait for the server to be stopped.
+    accepting: Line,
+    /// Those who wait until all is over.
+    ending: Line,
+}
+
+impl Connections {
+    pub(crate) fn new(listeners: usize, max_handshakes: usize) -> Arc<Self> {
+        let state = State {
+            stopped: false,
+            listeners,
+            next: 0,
+            shaking: BTreeMap::new(),
+            open: BTreeMap::new(),
+            accepting: Line::default(),
+            ending: Line::default(),
+        };
+        Arc::new(Self { state: Mutex::new(state), max_handshakes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Changes the state, and wakes whom that concerns once the lock is released.
+    fn change<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        let result = change(&mut state, &mut wakers);
+        if state.is_over() {
+            state.ending.call_all(&mut wakers);
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// Those that are open now.
+    pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
+        self.lock().open.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Stops listening, cuts the handshakes, and closes what is open.
+    pub(crate) fn stop(&self) {
+        self.stop_listening();
+        for shared in self.open() {
+            shared.close(None);
+        }
+    }
+
+    pub(crate) fn stop_listening(&self) {
+        self.change(|state, wakers| {
+            state.stopped = true;
+            state.accepting.call_all(wakers);
+            wakers.extend(std::mem::take(&mut state.shaking).into_values().flatten());
+        });
+    }
+
+    /// A listener is gone.
+    fn forget_listener(&self) {
+        self.change(|state, _| state.listeners -= 1);
+    }
+
+    /// Waits until the server is stopped and its last connection is gone.
+    pub(crate) async fn over(&self) {
+        let mut ticket = None;
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.is_over() {
+                return Poll::Ready(());
+            }
+            state.ending.wait(&mut ticket, cx);
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.stopped && self.open.is_empty() && self.listeners == 0
+    }
+}
+
+/// A listener that runs.
+pub(crate) struct Listening(pub(crate) Arc<Connections>);
+
+impl Listening {
+    /// `future`'s output, or `None` once the server is stopped.
+    pub(crate) async fn until_stopped<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        // A listener waits for one thing at a time: there is one ticket of its at most.
+        let mut ticket = None;
+        let output = poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if state.stopped {
+                return Poll::Ready(None);
+            }
+            state.accepting.wait(&mut ticket, cx);
+            drop(state);
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await;
+        let _left = ticket.and_then(|ticket| self.0.lock().accepting.leave(ticket));
+        output
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.forget_listener();
+    }
+}
+
+/// A link in the handshake. Where there are too many, the oldest has to go: whoever only opens links and says nothing
+/// gets in the way of nobody else.
+pub(crate) struct Handshake {
+    connections: Arc<Connections>,
+    key: u64,
+}
+
+impl Handshake {
+    pub(crate) fn new(connections: Arc<Connections>) -> Self {
+        let key = connections.change(|state, wakers| {
+            let key = state.next;
+            state.next += 1;
+            if !state.stopped {
+                state.shaking.insert(key, None);
+            }
+            if state.shaking.len() > connections.max_handshakes {
+                wakers.extend(state.shaking.pop_first().and_then(|(_, waker)| waker));
+            }
+            key
+        });
+        Self { connections, key }
+    }
+
+    /// `future`'s output, or `None` once this link has to go.
+    pub(crate) async fn while_welcome<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match self.is_welcome(cx) {
+            true => future.as_mut().poll(cx).map(Some),
+            false => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn is_welcome(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.connections.lock();
+        let Some(waker) = state.shaking.get_mut(&self.key) else { return false };
+        register(waker, cx);
+        true
+    }
+
+    /// The handshake is done. `None` where the link had to go meanwhile.
+    pub(crate) fn done(self, shared: &Arc<Shared>) -> Option<Registered> {
+        let (connections, key) = (self.connections.clone(), self.key);
+        connections.change(|state, _| {
+            state.shaking.remove(&key)?;
+            state.open.insert(key, Arc::downgrade(shared));
+            Some(())
+        })?;
+        Some(Registered { connections, key })
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let _waker = self.connections.lock().shaking.remove(&self.key);
+    }
+}
+
+/// A connection in the server's list, for as long as it lives.
+pub(crate) struct Registered {
+    connections: Arc<Connections>,
+    key: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.change(|state, _| state.open.remove(&self.key));
+    }
+}
