@@ -6,6 +6,9 @@ use core::fmt;
 use crate::frame::FrameError;
 use crate::message::{Code, DecodeError, Error, Id};
 
+/// How much of the cause goes into the error of each open call, in bytes (§5.12).
+const MAX_CAUSE: usize = 1024;
+
 /// Why a connection ended. Once a connection has one, every later call returns the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -140,8 +143,13 @@ impl ConnectionError {
 
     /// What a call fails with that was open when the connection ended; `sent` says whether the transport ever
     /// got it. What was never sent is certainly not processed, so that a retry is safe (§10.9).
+    ///
+    /// Of what the cause says it keeps 1,024 bytes: every open call gets it, and a peer may say much in its `close`.
     pub fn call_error(&self, sent: bool) -> Error {
-        let error = Error::new(Code::UNAVAILABLE, self.to_string());
+        let mut text = self.to_string();
+        text.truncate(text.floor_char_boundary(MAX_CAUSE));
+        text.shrink_to_fit();
+        let error = Error::new(Code::UNAVAILABLE, text);
         if sent { error } else { error.with_processed(false) }
     }
 }

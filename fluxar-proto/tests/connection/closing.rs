@@ -326,3 +326,25 @@ fn closing_twice_is_closing_once() {
     assert_eq!(one(script.read()).error.unwrap().message, "first");
     assert_eq!(script.events().len(), 1);
 }
+
+// spec: §10.9
+// spec: §17.2
+#[test]
+fn what_the_peer_says_in_close_is_not_kept_once_for_each_call() {
+    let mut script = Script::initiator(&config(|_| ()));
+    for _ in 0..100 {
+        script.connection.call(script.now, "m", uint(0), options()).unwrap();
+    }
+    script.read();
+    let close = Msg::opening(Kind::Control, script.id(), verb::CLOSE);
+    let said = Error::internal("\u{e9}".repeat(100_000));
+    let error = script.send(close.error(said.clone())).unwrap_err();
+    assert_eq!(error, ConnectionError::ClosedByPeer(Some(said)), "the connection itself says all of it");
+    let outcomes = script.outcomes();
+    assert_eq!(outcomes.len(), 100);
+    for (_, outcome) in outcomes {
+        let message = outcome.unwrap_err().message;
+        assert!(message.starts_with("connection closed by the peer: internal: \u{e9}"), "{message}");
+        assert!(message.capacity() <= 1024, "{}", message.capacity());
+    }
+}

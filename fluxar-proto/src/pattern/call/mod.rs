@@ -252,8 +252,11 @@ impl Calls {
     /// but what the peer is owed, answers and refusals, may still be sent.
     pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
         let calls = self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id });
-        for call in calls.collect::<Vec<_>>() {
-            self.lose_call(call, why, open);
+        let calls = calls.collect::<Vec<_>>();
+        if !calls.is_empty() {
+            // Once for all of them: the peer chooses how long it takes to put the cause into words.
+            let errors = [why.call_error(false), why.call_error(true)];
+            calls.into_iter().for_each(|call| self.lose_call(call, &errors, open));
         }
         self.withdraw_all(open, |request| request.is_wanted());
         self.cancels.clear();

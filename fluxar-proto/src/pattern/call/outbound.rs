@@ -21,7 +21,6 @@ use crate::message::{
     Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, key, verb,
 };
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
-use crate::session::ConnectionError;
 use crate::time::Instant;
 
 /// The longest method name, in bytes (§5.8).
@@ -216,10 +215,12 @@ impl Calls {
         Some(sent)
     }
 
-    /// The connection is over, and with it the call.
-    pub(super) fn lose_call(&mut self, call: CallId, why: &ConnectionError, open: &mut OpenIds) {
+    /// The connection is over, and with it the call. `errors` is what it fails with: if it was not sent, and if it was.
+    pub(super) fn lose_call(&mut self, call: CallId, errors: &[Error; 2], open: &mut OpenIds) {
         if let Some(sent) = self.end_call(call, open) {
-            self.finish_call(call, Err(why.call_error(sent)), open);
+            let [unsent_error, sent_error] = errors;
+            let error = if sent { sent_error } else { unsent_error };
+            self.finish_call(call, Err(error.clone()), open);
         }
     }
 
