@@ -99,6 +99,8 @@ pub struct Connection {
     error: Option<ConnectionError>,
     /// The largest message that we take, in bytes.
     max_message: u32,
+    /// The driver's buffer was made for the large frame that it begins with, and has held nothing else.
+    input_is_one_frame: bool,
     ids: IdSource,
     open: OpenIds,
     budget: Budget,
@@ -146,6 +148,7 @@ impl Connection {
             state,
             error: None,
             max_message: frame::HANDSHAKE_LIMIT,
+            input_is_one_frame: false,
             open: OpenIds::new(&mut ids),
             ids,
             budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),

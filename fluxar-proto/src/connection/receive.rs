@@ -9,10 +9,11 @@ use crate::pattern::Context;
 use crate::session::{Answer, ConnectionError, VERSIONS, Violation};
 use crate::time::Instant;
 
-/// Frames up to this size, in bytes, are copied out of the read buffer. Larger ones share its memory.
-const COPY: usize = 8 << 10;
+/// Frames below this size, in bytes, are copied out of the read buffer. Larger ones take the buffer with them, where it
+/// holds little else.
+const LARGE: usize = 64 << 10;
 
-/// So many bytes of small frames are copied out at once, at most.
+/// So many bytes of small frames are copied out at once, at most, unless the first of them is longer.
 const GROUP: usize = 16 << 10;
 
 impl Connection {
@@ -50,6 +51,11 @@ impl Connection {
             self.stats.bytes_in += whole as u64;
             self.handle_frames(now, input, whole)?;
         }
+        if broken.is_none() && !self.input_is_one_frame && begins_large(input) {
+            // Its buffer will grow with it, and is to be its own.
+            *input = BytesMut::from(&input[..]);
+            self.input_is_one_frame = true;
+        }
         match broken {
             Some(error) => Err(self.fail(now, error.into())),
             None => Ok(frames == count && !input.is_empty()),
@@ -58,8 +64,9 @@ impl Connection {
 
     /// Handles the frames that are the first `whole` bytes of `input`.
     ///
-    /// Small ones are copied out together, large ones shared: so a small payload that somebody keeps holds at most
-    /// [`GROUP`] bytes in memory and not the driver's buffer, at the price of one allocation for many messages.
+    /// Small ones are copied out together, at the price of one allocation for many messages; a large one is shared where
+    /// the driver's buffer has held nothing else. So a payload that somebody keeps holds in memory what its frame
+    /// counts for, or [`GROUP`] bytes, and never a buffer that has grown for another frame.
     fn handle_frames(
         &mut self,
         now: Instant,
@@ -67,17 +74,22 @@ impl Connection {
         mut whole: usize,
     ) -> Result<(), ConnectionError> {
         while whole > 0 {
-            let (len, large) = next_group(input.get(..whole).unwrap_or_default());
+            let len = next_group(input.get(..whole).unwrap_or_default());
             if len == 0 {
                 break;
             }
-            let mut group = if large {
-                input.split_to(len).freeze()
+            let rest = input.get(len..).unwrap_or_default();
+            let mut group = if self.input_is_one_frame && rest.len() <= len {
+                let rest = BytesMut::from(rest);
+                let mut frame = core::mem::replace(input, rest);
+                frame.truncate(len);
+                frame.freeze()
             } else {
                 let group = Bytes::copy_from_slice(input.get(..len).unwrap_or_default());
                 input.advance(len);
                 group
             };
+            self.input_is_one_frame = false;
             whole -= len;
             while let Ok(Some(len)) = frame::split(&group, u32::MAX) {
                 group.advance(frame::PREFIX_LEN);
@@ -260,19 +272,22 @@ fn whole_frames(input: &[u8], limit: u32, count: usize) -> (usize, usize, Option
     (frames, whole, None)
 }
 
-/// How many bytes at the start of `frames`, which are whole, to handle together: one large frame (`true`), or small ones
-/// up to [`GROUP`] bytes.
-fn next_group(frames: &[u8]) -> (usize, bool) {
+/// How many bytes at the start of `frames`, which are whole, to handle together: as many frames as have [`GROUP`] bytes,
+/// or a longer one alone.
+fn next_group(frames: &[u8]) -> usize {
     let mut len = 0;
     while let Ok(Some(body)) = frame::split(frames.get(len..).unwrap_or_default(), u32::MAX) {
         let frame = frame::PREFIX_LEN + body;
-        if len == 0 && frame > COPY {
-            return (frame, true);
-        }
-        if frame > COPY || len + frame > GROUP {
+        if len > 0 && len + frame > GROUP {
             break;
         }
         len += frame;
     }
-    (len, false)
+    len
+}
+
+/// Whether `input` begins with a large frame, of which something is missing.
+fn begins_large(input: &[u8]) -> bool {
+    let missing = frame::missing(input);
+    input.len() >= frame::PREFIX_LEN && missing > 0 && input.len().saturating_add(missing) >= LARGE
 }

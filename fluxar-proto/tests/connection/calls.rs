@@ -1,8 +1,10 @@
 //! Calls between two connections, and what a peer may and may not do with them.
 
+use bytes::BytesMut;
 use fluxar_proto::message::{Kind, key, verb};
 use fluxar_proto::{
-    CallError, CallEvent, Code, ConnectionError, Error, Event, Payload, RespondError, UpdateError, Violation,
+    CallError, CallEvent, Code, ConnectionError, Error, Event, Payload, Request, RespondError, UpdateError,
+    Violation,
 };
 
 use crate::support::{
@@ -187,6 +189,46 @@ fn an_update_that_is_held_keeps_no_more_memory_than_it_counts_for() {
         let memory = held.into_bytes().try_into_mut().expect("memory of its own").capacity();
         assert!(memory < 100, "{memory}");
     }
+}
+
+// spec: §10.8
+// spec: §17.2
+#[test]
+fn a_payload_that_is_held_keeps_no_buffer_that_grew_for_another_message() {
+    const LATE: usize = 900_000;
+    const KEPT: usize = 20_000;
+    let mut script = Script::responder(&config(|_| ()));
+    let late =
+        Msg::continuation(Kind::Call, script.id(), id(999)).verb(verb::UPDATE).payload(blob(LATE)).frame();
+    for request_first in [false, true] {
+        let request = Msg::opening(Kind::Call, script.id(), "m").payload(blob(KEPT)).frame();
+        let bytes = if request_first { [request, late.clone()] } else { [late.clone(), request] }.concat();
+        // As a driver reads: into a buffer that grows with the frame, and has more room than that needs.
+        let (first, second) = bytes.split_at(40_000);
+        script.input = BytesMut::with_capacity(2_000_000);
+        for bytes in [first, second] {
+            script.input.reserve(2 * LATE);
+            script.send_bytes(bytes).unwrap();
+        }
+        let Request { payload, .. } = one(requests(&script.events()));
+        assert_eq!(payload, blob(KEPT));
+        let memory = payload.into_bytes().try_into_mut().expect("memory of its own").capacity();
+        assert!(memory < KEPT + 1000, "{memory}");
+    }
+}
+
+// spec: §17.2
+#[test]
+fn a_large_payload_is_not_copied() {
+    let mut script = Script::responder(&config(|_| ()));
+    let bytes = Msg::opening(Kind::Call, script.id(), "m").payload(blob(900_000)).frame();
+    let (first, second) = bytes.split_at(40_000);
+    script.send_bytes(first).unwrap();
+    script.input.reserve(second.len());
+    let buffer = script.input.as_ptr_range().start;
+    script.send_bytes(second).unwrap();
+    let payload = one(requests(&script.events())).payload;
+    assert!((0..100).any(|head| payload.as_bytes().as_ptr() == buffer.wrapping_add(head)));
 }
 
 // spec: §10.4
