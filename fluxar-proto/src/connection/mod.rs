@@ -101,6 +101,8 @@ pub struct Connection {
     max_message: u32,
     /// The driver's buffer was made for the large frame that it begins with, and has held nothing else.
     input_is_one_frame: bool,
+    /// So many bytes were left in the driver's buffer the last time: only more than these are a sign of life.
+    unread: usize,
     ids: IdSource,
     open: OpenIds,
     budget: Budget,
@@ -149,6 +151,7 @@ impl Connection {
             error: None,
             max_message: frame::HANDSHAKE_LIMIT,
             input_is_one_frame: false,
+            unread: 0,
             open: OpenIds::new(&mut ids),
             ids,
             budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),

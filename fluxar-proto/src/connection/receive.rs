@@ -39,7 +39,9 @@ impl Connection {
         input: &mut BytesMut,
         count: usize,
     ) -> Result<bool, ConnectionError> {
-        self.heartbeat.note_received(now);
+        if input.len() > self.unread {
+            self.heartbeat.note_received(now);
+        }
         if let Some(error) = &self.error {
             input.clear();
             return Err(error.clone());
@@ -56,6 +58,7 @@ impl Connection {
             *input = BytesMut::from(&input[..]);
             self.input_is_one_frame = true;
         }
+        self.unread = input.len();
         match broken {
             Some(error) => Err(self.fail(now, error.into())),
             None => Ok(frames == count && !input.is_empty()),

@@ -265,3 +265,27 @@ fn early_spurious_and_late_timers_are_harmless() {
     assert!(is_ping(&one(script.read())), "one, however late and often");
     assert_eq!(script.connection.poll_timeout(), Some(at(3000)));
 }
+
+// spec: §8.4
+#[test]
+fn input_that_brings_no_new_bytes_is_no_sign_of_life() {
+    let mut script = Script::initiator(&config(|c| c.limits.heartbeat_ms = 1000));
+    for left in [0, 3] {
+        script.input.extend_from_slice(&[0; 3][..left]);
+        for _ in 0..2 {
+            script.send_bytes(&[]).unwrap();
+            script.wait(ms(1200)).unwrap();
+        }
+        let Script { connection, input, now, .. } = &mut script;
+        connection.handle_input(*now, input).unwrap();
+        if left > 0 {
+            let error = script.wait(ms(600)).unwrap_err();
+            assert_eq!(error, ConnectionError::TimedOut(Timeout::Heartbeat));
+        } else {
+            script.send_bytes(&[]).unwrap();
+            // A whole message is one, and leaves nothing.
+            let ping = Msg::opening(Kind::Control, script.id(), verb::PING);
+            script.send(ping).unwrap();
+        }
+    }
+}
