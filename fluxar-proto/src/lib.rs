@@ -123,6 +123,6 @@ pub use {
         CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
         Withdrawn,
     },
-    session::{ConnectionError, HelloError, IdSource, Initiator, Limits, Offer, Timeout, Violation},
+    session::{ConnectionError, HelloError, IdSource, Limits, Offer, Origin, Timeout, Violation},
     time::Instant,
 };

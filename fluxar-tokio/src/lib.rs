@@ -33,7 +33,7 @@ use std::time::Instant;
 
 pub use fluxar_runtime::{
     Address, AddressError, BindError, Call, Calling, Code, Config, ConnectError, ConnectionError, Error,
-    FromPayload, HandlerError, Initiator, IntoPayload, Item, Limits, Meta, OpenCall, Payload, Peer, PeerInfo,
+    FromPayload, HandlerError, IntoPayload, Item, Limits, Meta, OpenCall, Origin, Payload, Peer, PeerInfo,
     Raw, Request, ServerHandle, Stats, Transport,
 };
 pub use link::TokioLink;

@@ -18,8 +18,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How long a closing connection tries to send its last messages. Default 5 s.
     pub close_timeout: Duration,
-    /// The longest deadline accepted from a peer; a longer one is cut to it. Default 24 h.
-    pub max_deadline: Duration,
+    /// The longest that a request may take: a longer deadline of the caller, or none, is cut to it (§10.5). Default: none.
+    pub max_deadline: Option<Duration>,
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`. Default 1 MiB.
     pub send_buffer: usize,
     /// Bytes held for running requests, metadata included, beyond which further ones are refused with
@@ -42,7 +42,7 @@ impl Default for Config {
             limits: Limits::default(),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
-            max_deadline: Duration::from_secs(24 * 3600),
+            max_deadline: None,
             send_buffer: 1 << 20,
             request_bytes: 16 << 20,
             updates_per_call: 64,

@@ -10,9 +10,7 @@ use super::{Config, Connection, TransmitBuf};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};
-use crate::session::{
-    Answer, ConnectionError, IdSource, Offer, Timeout, Violation, choose_version, refused_version,
-};
+use crate::session::{Answer, ConnectionError, IdSource, Offer, Timeout, Violation, refused_version};
 use crate::time::Instant;
 
 /// The responder's side of a new link, until the initiator's offer has come.
@@ -86,11 +84,11 @@ impl Incoming {
             return Err(self.fail(violation.into(), now, out));
         }
         let id = envelope.id;
-        let versions = match Offer::decode_versions(envelope.payload) {
+        let (versions, version) = match Offer::decode_versions(envelope.payload) {
             Ok(versions) => versions,
             Err(error) => return Err(self.fail(error.into(), now, out)),
         };
-        let Some(version) = choose_version(&versions) else {
+        let Some(version) = version else {
             refuse(id, self.ids.next(now), refused_version(), out);
             return Err(ConnectionError::NoCommonVersion);
         };

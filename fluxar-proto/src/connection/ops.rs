@@ -45,7 +45,9 @@ impl Connection {
     /// Asks for a [`CallEvent::Capacity`](crate::CallEvent::Capacity) when room comes up next, as a `Blocked` does: for
     /// drivers that keep a queue of their own and have served only its head.
     pub fn want_capacity(&mut self) {
-        self.calls.want_capacity();
+        if self.error.is_none() {
+            self.calls.want_capacity();
+        }
     }
 
     /// Gives a call up: tells the callee, if it knows of the call, and keeps no outcome (§10.4).

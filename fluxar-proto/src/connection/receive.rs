@@ -27,7 +27,7 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`handle_input`](Self::handle_input), but handles `count` frames at the most, for drivers that have other
+    /// As [`handle_input`](Self::handle_input), but handles `count` frames at the most, and at least one, for drivers that have other
     /// things to do in between. Whether there may be more.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Connection {
             return Err(error.clone());
         }
         // What follows the answer is under another limit, so that the answer is handled first.
-        let count = if self.is_handshaking() { 1 } else { count };
+        let count = if self.is_handshaking() { 1 } else { count.max(1) };
         let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
         if whole > 0 {
             self.stats.bytes_in += whole as u64;
@@ -182,7 +182,8 @@ impl Connection {
             (Some(_), _) => self.drop_message(),
             // Nobody waits for the fate of a publication that is delivered at most once.
             (None, _)
-                if envelope.kind == Kind::Message && envelope.meta.get_u64(key::QOS).unwrap_or(0) == 0 =>
+                if envelope.kind == Kind::Message
+                    && !matches!(envelope.meta.get_u64(key::QOS), Some(1 | 2)) =>
             {
                 self.drop_message()
             }

@@ -26,7 +26,7 @@ pub struct Stats {
     pub dropped: u64,
     /// Updates dropped because the application did not take them fast enough.
     pub updates_dropped: u64,
-    /// Calls of ours without an outcome now.
+    /// Calls of ours without an outcome, or with one that was not taken yet.
     pub calls_in_flight: usize,
     /// Requests of the peer that have a slot now.
     pub requests_running: usize,

@@ -220,6 +220,12 @@ mod owned {
             self
         }
 
+        /// The same error without text and data: the smallest form that still says what matters to programs.
+        #[must_use]
+        pub(crate) fn without_details(self) -> Self {
+            Self { message: String::new(), data: None, ..self }
+        }
+
         /// Whether it is certain that nothing was acted upon, so that a retry cannot do it twice.
         #[must_use]
         pub fn is_retry_safe(&self) -> bool {

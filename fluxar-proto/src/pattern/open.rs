@@ -62,8 +62,11 @@ impl OpenIds {
         self.entities.insert(IdKey(id), entity);
     }
 
-    pub(crate) fn remove(&mut self, id: Id) {
-        self.entities.remove(&IdKey(id));
+    /// Forgets `id`, if it still means `entity`: a peer may have used the id again since.
+    pub(crate) fn remove(&mut self, id: Id, entity: Entity) {
+        if self.get(id) == Some(entity) {
+            self.entities.remove(&IdKey(id));
+        }
     }
 
     pub(crate) fn clear(&mut self) {

@@ -53,9 +53,8 @@ impl Outgoing {
     /// Leaves of the error only what programs need, where the message would be larger than `limit` with all of it.
     pub(crate) fn with_error_within(mut self, limit: u32) -> Self {
         let fits = self.with_envelope(|envelope| envelope.encoded_len() <= limit as usize).unwrap_or(true);
-        if let Some(error) = self.error.as_mut().filter(|_| !fits) {
-            error.message.clear();
-            error.data = None;
+        if !fits {
+            self.error = self.error.map(Error::without_details);
         }
         self
     }

@@ -54,7 +54,7 @@ pub enum Timeout {
 
 /// Whose doing an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initiator {
+pub enum Origin {
     /// This side's application.
     Local,
     /// The peer.
@@ -120,13 +120,13 @@ impl ConnectionError {
     }
 
     /// Whose doing it is.
-    pub fn initiator(&self) -> Initiator {
+    pub fn origin(&self) -> Origin {
         match self {
-            Self::ClosedLocally(_) => Initiator::Local,
+            Self::ClosedLocally(_) => Origin::Local,
             Self::TimedOut(Timeout::Heartbeat | Timeout::Write)
             | Self::LinkLost { .. }
-            | Self::Transport(_) => Initiator::Link,
-            _ => Initiator::Peer,
+            | Self::Transport(_) => Origin::Link,
+            _ => Origin::Peer,
         }
     }
 

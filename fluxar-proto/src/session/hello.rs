@@ -19,11 +19,14 @@ const FEATURES: [&str; 4] = ["stream", "pubsub", "resume", "lanes"];
 /// The longest name that a side may give itself, in bytes.
 const MAX_AGENT: usize = 255;
 
+/// How many versions of an offer are kept to be looked at.
+const VERSIONS_KEPT: usize = 16;
+
 /// What an initiator offers in the first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
-    /// The protocol versions that the initiator speaks.
+    /// The protocol versions that the initiator speaks; the first 16 of them.
     pub versions: Vec<u64>,
     /// What the initiator calls itself, e.g. `fluxar-rs/0.1.0`.
     pub agent: Option<String>,
@@ -48,15 +51,23 @@ impl Offer {
         })
     }
 
-    /// The versions of an offer. They are read before all else, since the meaning of the rest may have changed in a
+    /// The versions of an offer, and the one chosen of them. They are read before all else, since the meaning of the rest may have changed in a
     /// version that we do not know (§6.5).
-    pub(crate) fn decode_versions(item: Item<'_>) -> Result<Vec<u64>, HelloError> {
+    pub(crate) fn decode_versions(item: Item<'_>) -> Result<(Vec<u64>, Option<u64>), HelloError> {
         let versions = item.map()?.find(|(key, _)| *key == "versions");
         let (_, versions) = versions.ok_or(HelloError::Missing("versions"))?;
-        let versions =
-            versions.array()?.map(|version| version.as_u64().ok_or(HelloError::Invalid("versions")));
-        let versions = versions.collect::<Result<Vec<u64>, _>>()?;
-        if versions.is_empty() { Err(HelloError::Invalid("versions")) } else { Ok(versions) }
+        let (mut kept, mut chosen) = (Vec::new(), None);
+        for version in versions.array()? {
+            let version = version.as_u64().ok_or(HelloError::Invalid("versions"))?;
+            if VERSIONS.contains(&version) {
+                chosen = chosen.max(Some(version));
+            }
+            // Who waits for a verdict must not hold more memory than it has sent.
+            if kept.len() < VERSIONS_KEPT {
+                kept.push(version);
+            }
+        }
+        if kept.is_empty() { Err(HelloError::Invalid("versions")) } else { Ok((kept, chosen)) }
     }
 
     /// The rest of an offer. Unknown keys are ignored (§6.2): that is how later versions add to it.
@@ -94,7 +105,7 @@ impl Answer {
         let common = Common::decode(item, |key, value| {
             match key {
                 "version" => version = Some(value.as_u64().ok_or(HelloError::Invalid("version"))?),
-                "next" | "psk" | "resumed" | "challenge" => unasked = true,
+                "next" | "psk" | "resumed" => unasked = true,
                 _ => {}
             }
             Ok(())
@@ -105,11 +116,6 @@ impl Answer {
         let version = version.ok_or(HelloError::Missing("version"))?;
         Ok(Self { version, agent: common.agent, features: common.caps.features, limits: common.limits })
     }
-}
-
-/// The highest version that both sides speak.
-pub(crate) fn choose_version(offered: &[u64]) -> Option<u64> {
-    VERSIONS.iter().copied().filter(|version| offered.contains(version)).max()
 }
 
 /// The refusal of an offer without a common version: its `data` says what we speak (§6.5).

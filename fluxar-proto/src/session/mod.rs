@@ -8,9 +8,9 @@ mod ids;
 mod limits;
 
 pub(crate) use budget::Budget;
-pub use error::{ConnectionError, HelloError, Initiator, Timeout, Violation};
+pub use error::{ConnectionError, HelloError, Origin, Timeout, Violation};
 pub(crate) use heartbeat::{Due, Heartbeat};
 pub use hello::Offer;
-pub(crate) use hello::{Answer, VERSIONS, choose_version, cut_agent, refused_version};
+pub(crate) use hello::{Answer, VERSIONS, cut_agent, refused_version};
 pub use ids::IdSource;
 pub use limits::Limits;

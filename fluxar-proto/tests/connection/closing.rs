@@ -2,7 +2,7 @@
 
 use fluxar_proto::message::{Kind, verb};
 use fluxar_proto::{
-    CallError, Code, ConnectionError, Error, Event, Initiator, RespondError, UpdateError, Withdrawn,
+    CallError, Code, ConnectionError, Error, Event, Origin, RespondError, UpdateError, Withdrawn,
 };
 
 use crate::support::{
@@ -112,7 +112,7 @@ fn the_peers_close_ends_everything_and_is_not_answered() {
     let why = Error::new(Code(1234), "enough").with_data(vec![0x01]);
     let error = script.send(Msg::opening(Kind::Control, id(90), verb::CLOSE).error(why.clone())).unwrap_err();
     assert_eq!(error, ConnectionError::ClosedByPeer(Some(why)));
-    assert_eq!((error.code(), error.initiator()), (Code(1234), Initiator::Peer));
+    assert_eq!((error.code(), error.origin()), (Code(1234), Origin::Peer));
     let events = script.events();
     check_outcomes(&mut script, &events);
     assert_eq!(one(withdrawn(&events)), (request, Withdrawn::ConnectionLost));
@@ -152,7 +152,7 @@ fn a_fatal_error_is_told_ahead_of_what_is_queued_and_stays() {
     script.connection.respond(request, Ok(uint(1))).unwrap();
     script.connection.ping(script.now).unwrap();
     let error = script.send_body(&[1]).unwrap_err();
-    assert_eq!((error.code(), error.initiator()), (Code::MALFORMED, Initiator::Peer));
+    assert_eq!((error.code(), error.origin()), (Code::MALFORMED, Origin::Peer));
     let events = script.events();
     check_outcomes(&mut script, &events);
     let close = one(script.read());
@@ -223,7 +223,7 @@ fn the_end_of_the_transport_is_a_lost_link() {
         script.send_bytes(&[0, 0, 0, 9, 0x87][..unread]).unwrap();
         let error = script.connection.handle_eof(script.now, script.input.len()).unwrap_err();
         assert_eq!(error, ConnectionError::LinkLost { unread });
-        assert_eq!((error.code(), error.initiator()), (Code::UNAVAILABLE, Initiator::Link));
+        assert_eq!((error.code(), error.origin()), (Code::UNAVAILABLE, Origin::Link));
         let events = script.events();
         check_outcomes(&mut script, &events);
         assert!(script.read().is_empty(), "nobody is there to be told");

@@ -221,12 +221,12 @@ fn what_running_requests_hold_is_bounded_and_one_is_always_admitted() {
 
     send(&mut script, 4_000);
     let mut call = Msg::opening(Kind::Call, script.id(), "m");
-    call.meta = cbor(|out| out.map(1)?.str("note")?.bytes(&[0; 5_000])?.ok());
+    call.meta = cbor(|out| out.map(1)?.str("note")?.bytes(&[0; 2_500])?.ok());
     script.send(call.clone()).unwrap();
     assert_eq!(requests(&script.events()).len(), 2);
     let again = Msg { id: script.id(), ..call };
     script.send(again).unwrap();
-    assert_eq!(one(script.read()).code(), Code::RESOURCE_EXHAUSTED, "metadata is held as well");
+    assert_eq!(one(script.read()).code(), Code::RESOURCE_EXHAUSTED, "metadata is held as well, and copied");
 }
 
 // spec: §10.8
@@ -269,7 +269,17 @@ fn a_result_that_is_too_large_becomes_an_error() {
     let error = fluxar_proto::Error::internal("x".repeat(3000));
     assert_eq!(script.connection.respond(request, Err(error)), Err(RespondError::TooLarge));
     let answer = one(script.read());
-    assert_eq!((answer.reference, answer.code()), (Some(call), Code::MESSAGE_TOO_LARGE));
+    assert_eq!((answer.reference, answer.code()), (Some(call), Code::INTERNAL), "an error keeps its code");
+    assert_eq!((answer.payload, answer.error.unwrap().processed), (cbor(|e| e.null().map(drop)), None));
+
+    let call = script.call("unknown");
+    let request = one(requests(&script.events())).id;
+    let now = script.now;
+    let error = fluxar_proto::Error::unimplemented("y".repeat(3000));
+    script.connection.refuse(now, request, error).unwrap();
+    let answer = one(script.read());
+    assert_eq!((answer.reference, answer.code()), (Some(call), Code::UNIMPLEMENTED));
+    assert_eq!(answer.error.unwrap().processed, Some(false), "and whether a retry is safe");
 }
 
 // spec: §5.13
@@ -341,7 +351,8 @@ fn a_session_of_the_smallest_limits_works() {
     });
     let mut pair = Pair::established(&config);
     let now = pair.now;
-    assert_eq!(pair.a().call(now, "m", uint(1), options()), Err(CallError::Blocked), "no room for anything");
+    pair.a().call(now, "m", uint(1), options()).expect("one message always has room");
+    assert_eq!(pair.a().call(now, "m", uint(1), options()), Err(CallError::Blocked));
     let config = crate::support::config(|c| {
         c.limits = Limits { max_message: 1024, max_calls: 1, ..Limits::ABSENT };
         c.send_buffer = 1;

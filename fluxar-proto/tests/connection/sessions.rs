@@ -46,7 +46,7 @@ fn settings(rng: &mut TestRng) -> Arc<Config> {
         c.request_bytes = [0, 3_000, 1 << 20][rng.below(3)];
         c.updates_per_call = 1 + rng.below(4);
         c.update_bytes = 2_000;
-        c.max_deadline = ms(1 + rng.below(40) as u64);
+        c.max_deadline = Some(ms(1 + rng.below(40) as u64));
         c.misuse_capacity = 1_000_000;
     })
 }

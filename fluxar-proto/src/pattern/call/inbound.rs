@@ -24,7 +24,7 @@ use super::{
     CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
     Withdrawn, continuation_len, cost, deadline_exceeded, update_of,
 };
-use crate::message::{Code, Envelope, Error, Id, Kind, Meta, Payload, key};
+use crate::message::{Envelope, Error, Id, Kind, Meta, Payload, key};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::session::ConnectionError;
 use crate::time::Instant;
@@ -80,13 +80,13 @@ impl Calls {
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
         let id = envelope.id;
-        if let Some(error) = self.refusal_of(envelope, frame) {
-            return self.refuse(Kind::Call, id, error, cx);
-        }
-        let timeout = envelope.meta.get_u64(key::TIMEOUT_MS).map(Duration::from_millis);
-        let deadline = timeout.map(|timeout| cx.now + timeout.min(self.limits.max_deadline));
-        // What the application gets shares the frame, and so keeps all of it.
-        let bytes = frame.len();
+        let timeout = match self.admit(envelope, frame) {
+            Ok(timeout) => timeout,
+            Err(error) => return self.refuse(Kind::Call, id, error, cx),
+        };
+        let timeout = timeout.into_iter().chain(self.limits.max_deadline).min();
+        let deadline = timeout.map(|timeout| cx.now + timeout);
+        let bytes = held_bytes(envelope, frame);
         let request = Inbound { id, state: State::Running, deadline, bytes, updates: Updates::default() };
         let slot = self.inbound.insert(request);
         let request = RequestId { slot, id };
@@ -107,19 +107,24 @@ impl Calls {
         Ok(())
     }
 
-    /// Why a request cannot be taken, if so. Nothing was done for it then, so a retry is safe.
-    fn refusal_of(&self, envelope: &Envelope<'_>, frame: &Bytes) -> Option<Error> {
+    /// How long the caller waits for a request, or why the request cannot be taken. Nothing was done for it then, so a
+    /// retry is safe.
+    fn admit(&self, envelope: &Envelope<'_>, frame: &Bytes) -> Result<Option<Duration>, Error> {
         let limits = &self.limits;
-        if envelope.meta.get(key::TIMEOUT_MS).is_some_and(|item| item.as_u64().is_none()) {
-            Some(Error::new(Code::INVALID_ARGUMENT, "`timeout_ms` is not an unsigned integer"))
-        } else if envelope.meta.get_u64(key::TIMEOUT_MS) == Some(0) {
-            Some(deadline_exceeded())
-        } else if self.inbound.len() >= limits.max_calls {
-            Some(Error::new(Code::RESOURCE_EXHAUSTED, "too many calls are open"))
-        } else if self.request_bytes > 0 && self.request_bytes + frame.len() > limits.request_bytes {
-            Some(Error::new(Code::RESOURCE_EXHAUSTED, "the open calls hold too many bytes"))
+        let timeout = match envelope.meta.get(key::TIMEOUT_MS).map(|item| item.as_u64()) {
+            None => None,
+            Some(None) => return Err(Error::invalid_argument("`timeout_ms` is not an unsigned integer")),
+            Some(Some(0)) => return Err(deadline_exceeded()),
+            Some(Some(ms)) => Some(Duration::from_millis(ms)),
+        };
+        if self.inbound.len() >= limits.max_calls {
+            Err(Error::resource_exhausted("too many calls are open"))
+        } else if self.request_bytes > 0
+            && self.request_bytes + held_bytes(envelope, frame) > limits.request_bytes
+        {
+            Err(Error::resource_exhausted("the open calls hold too many bytes"))
         } else {
-            None
+            Ok(timeout)
         }
     }
 
@@ -148,7 +153,11 @@ impl Calls {
         }
         let len = continuation_len(None, result.as_ref().map(Payload::as_item));
         let (result, len, outcome) = if len > self.peer_max_message {
-            let error = too_large(len, self.peer_max_message);
+            let error = match result {
+                // Its code, and whether anything was done, matter more than that it is long.
+                Err(error) => error.without_details(),
+                Ok(_) => too_large(len, self.peer_max_message),
+            };
             let len = continuation_len(None, Err(&error));
             (Err(error), len, Err(RespondError::TooLarge))
         } else {
@@ -181,7 +190,7 @@ impl Calls {
         if free {
             self.free_request(request, cx.open);
         } else {
-            cx.open.remove(request.id);
+            cx.open.remove(request.id, Entity::CallIn(request.slot));
         }
         let id = cx.ids.next(cx.now);
         Some(Outgoing::new(Kind::Call, id, Some(request.id), Target::Null).with_result(result))
@@ -199,7 +208,7 @@ impl Calls {
         else {
             return;
         };
-        open.remove(request.id);
+        open.remove(request.id, Entity::CallIn(request.slot));
         if let Some(at) = inbound.deadline.take() {
             self.deadlines.remove(&(at, Timer::In(request)));
         }
@@ -235,7 +244,7 @@ impl Calls {
 
     fn free_request(&mut self, request: RequestId, open: &mut OpenIds) {
         let mut inbound = self.inbound.remove(request.slot);
-        open.remove(request.id);
+        open.remove(request.id, Entity::CallIn(request.slot));
         self.request_bytes -= inbound.bytes;
         inbound.updates.clear(&mut self.update_bytes);
         if let Some(at) = inbound.deadline {
@@ -289,6 +298,11 @@ impl Calls {
             inbound.updates.delivered();
         }
     }
+}
+
+/// What a request holds in memory: the application's parts share the frame, and so keep all of it; metadata is copied.
+fn held_bytes(envelope: &Envelope<'_>, frame: &Bytes) -> usize {
+    frame.len() + envelope.meta.entries().len()
 }
 
 /// The metadata of a request as a map of its own; it is rare, so that a copy does no harm.

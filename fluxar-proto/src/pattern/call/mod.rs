@@ -284,7 +284,7 @@ impl Calls {
         self.stats
     }
 
-    /// Calls of ours that have no outcome yet.
+    /// Calls of ours whose slots are taken: without an outcome, or with one that nobody has taken.
     pub(crate) fn in_flight(&self) -> usize {
         self.outbound.len()
     }
@@ -312,6 +312,10 @@ impl Calls {
 
     pub(crate) fn want_capacity(&mut self) {
         self.call_waits = true;
+        // Where nothing is under way, nothing will make room: what there is has to be announced now.
+        if self.ready.is_empty() && self.outbound.is_empty() {
+            self.relieve();
+        }
     }
 
     /// Tells whoever was turned away that there is room again.
@@ -328,7 +332,7 @@ impl Calls {
     }
 
     fn has_room(&self) -> bool {
-        self.queued_bytes < self.limits.send_buffer
+        self.queued_bytes == 0 || self.queued_bytes < self.limits.send_buffer
     }
 
     fn enqueue(&mut self, bytes: usize, ready: Ready) {

@@ -18,13 +18,11 @@ use super::{
     ceil_ms, continuation_len, cost, deadline_exceeded, payload_of, update_of,
 };
 use crate::message::{
-    Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, key, verb,
+    Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, TARGET_LIMIT,
+    key, verb,
 };
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::time::Instant;
-
-/// The longest method name, in bytes (§5.8).
-const MAX_METHOD: usize = 255;
 
 /// What the time left adds to the metadata of a request at most, in bytes.
 const TIMEOUT_COST: usize = 21;
@@ -105,7 +103,7 @@ impl Calls {
     }
 
     fn check(&self, method: &str, payload: &Payload, options: &CallOptions) -> Result<(), CallError> {
-        if method.len() > MAX_METHOD {
+        if method.len() > TARGET_LIMIT {
             return Err(CallError::MethodTooLong);
         }
         let mut meta = Meta::EMPTY;
@@ -228,7 +226,7 @@ impl Calls {
     fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
         let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
         let sent = out.in_flight()?;
-        open.remove(call.id);
+        open.remove(call.id, Entity::CallOut(call.slot));
         if let State::Queued { meta, payload, .. } = core::mem::replace(&mut out.state, State::Over) {
             self.take_back(queued_len(&meta, &payload));
         }
@@ -242,7 +240,7 @@ impl Calls {
         if let Some(at) = out.deadline.take() {
             self.deadlines.remove(&(at, Timer::Out(call)));
         }
-        open.remove(call.id);
+        open.remove(call.id, Entity::CallOut(call.slot));
         self.events.push_back(CallEvent::Response(call));
     }
 

@@ -95,8 +95,8 @@ impl fmt::Debug for Text {
 pub(crate) struct CallLimits {
     /// Calls of the peer that may run at once; announced as `max_calls`.
     pub(crate) max_calls: usize,
-    /// The longest deadline accepted from a peer; a longer one is cut to it.
-    pub(crate) max_deadline: Duration,
+    /// The longest that a request may take.
+    pub(crate) max_deadline: Option<Duration>,
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`.
     pub(crate) send_buffer: usize,
     /// Bytes held for running requests beyond which further ones are refused.

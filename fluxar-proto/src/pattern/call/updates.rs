@@ -31,6 +31,10 @@ impl Updates {
         max_bytes: usize,
     ) -> Admitted {
         let mut dropped = 0;
+        // What cannot be held at all takes the place of nothing.
+        if payload.len() > max_bytes {
+            return Admitted { dropped: 1, announce: false };
+        }
         while self.held.len() >= max_count || *total + payload.len() > max_bytes {
             let Some(oldest) = self.held.pop_front() else {
                 return Admitted { dropped: dropped + 1, announce: false };
