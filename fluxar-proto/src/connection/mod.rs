@@ -88,7 +88,7 @@ enum Farewell {
 /// [`poll_timeout`](Self::poll_timeout) and [`poll_event`](Self::poll_event). They may be called in any order and any
 /// number of times. After any input, the outputs may have changed.
 ///
-/// Every error from a `handle_*` method is fatal: the connection is over, later calls return the same error, and
+/// Every error from a `handle_*` method is fatal: the connection is over, further input gets the same error, and
 /// where the peer can still hear it, a `close` that says why is queued. So keep transmitting until
 /// [`is_closed`](Self::is_closed), then close the transport.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Openings and continuations of types that are not built or not negotiated, and messages of the wrong shape.
 
 use fluxar_proto::message::{Kind, key, verb};
-use fluxar_proto::{Code, ConnectionError, Error, Violation};
+use fluxar_proto::{CallEvent, Code, ConnectionError, Error, Event, Violation};
 
-use crate::support::{Msg, Script, cbor, config, id, is_close, one, options, uint};
+use crate::support::{Msg, Script, cbor, config, id, is_close, one, options, requests, uint};
 
 const TYPES: [Kind; 4] = [Kind::Stream, Kind::Subscribe, Kind::Message, Kind::Control];
 
@@ -165,4 +165,25 @@ fn unknown_metadata_is_ignored_and_long_forms_are_taken() {
     script.send_body(&body).unwrap();
     let request = one(crate::support::requests(&script.events()));
     assert_eq!((&*request.method, request.payload.as_bytes()), ("m", &[0x9f, 0xff][..]));
+}
+
+// spec: §5.5
+// spec: §10.4
+#[test]
+fn the_end_of_a_cancelled_request_does_not_touch_a_later_one_with_its_id() {
+    let mut script = Script::responder(&config(|_| ()));
+    let first = script.call("m");
+    let running = one(requests(&script.events())).id;
+    script.follow(first, Some(verb::CANCEL)).unwrap();
+    script.events();
+    script.send(Msg::opening(Kind::Call, first, "m")).unwrap();
+    let second = one(requests(&script.events())).id;
+    assert!(script.connection.respond(running, Ok(uint(1))).is_err(), "nobody waits for it");
+
+    script.follow(first, Some(verb::CANCEL)).unwrap();
+    let events = script.events();
+    assert!(
+        matches!(&events[..], [Event::Call(CallEvent::Withdrawn(request, _))] if *request == second),
+        "{events:?}"
+    );
 }
