@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use fluxar_proto::{ConnectionError, Incoming, Offered, Progress, TransmitBuf};
 
 use crate::clock::Clock;
+use crate::farewell::poll_discard;
 use crate::runtime::{Link, Runtime, Timer};
 
 /// Room for the first bytes of a connection; an offer is smaller as a rule.
@@ -87,8 +88,7 @@ fn poll_step(
     }
 }
 
-/// Writes what is left to say, ends the output, and waits for the peer to do the same: whoever closes with unread input
-/// destroys what it has just sent.
+/// Writes what is left to say, ends the output, and waits for the peer to do the same.
 fn poll_farewell(
     cx: &mut Context<'_>,
     link: &mut impl Link,
@@ -100,11 +100,5 @@ fn poll_farewell(
         out.advance(written);
     }
     ready!(link.poll_shutdown(cx))?;
-    loop {
-        input.clear();
-        input.reserve(ROOM);
-        if ready!(link.poll_read(cx, input))? == 0 {
-            return Poll::Ready(Ok(()));
-        }
-    }
+    poll_discard(cx, link, input).map(Ok)
 }

@@ -12,6 +12,7 @@ use bytes::{Buf, BytesMut};
 use fluxar_proto::frame;
 use fluxar_proto::{ConnectionError, Instant, Timeout, TransmitBuf};
 
+use crate::farewell::poll_discard;
 use crate::handler::Router;
 use crate::runtime::{Link, Runtime, Timer};
 use crate::shared::{Chores, Shared};
@@ -44,9 +45,6 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long a closed connection waits for the peer to close too, so that what we said last still arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much of what still comes is read meanwhile, in bytes.
-const LINGER_BYTES: usize = 1 << 20;
-
 /// Drives one connection over one link, to its end.
 pub(crate) struct Driver<R: Runtime> {
     link: R::Link,
@@ -66,6 +64,8 @@ pub(crate) struct Driver<R: Runtime> {
     closed: Option<Instant>,
     /// Since when the transport has taken nothing of what waits.
     stalled: Option<Instant>,
+    /// Since when the transport takes nothing at all any more, and what it said.
+    broken: Option<(Instant, String)>,
     timer: R::Timer,
     armed: Option<Instant>,
     chores: Chores,
@@ -78,10 +78,7 @@ enum Ending {
     /// All is written; the output is being closed.
     ShuttingDown(Instant),
     /// Waiting for the peer to close: closing before everything was read would destroy what is on its way to the peer.
-    Lingering {
-        until: Instant,
-        budget: usize,
-    },
+    Lingering(Instant),
 }
 
 impl<R: Runtime> Driver<R> {
@@ -110,6 +107,7 @@ impl<R: Runtime> Driver<R> {
             corked: 0,
             closed: None,
             stalled: None,
+            broken: None,
             chores: Chores::default(),
             ending: Ending::NotYet,
         }
@@ -145,6 +143,8 @@ impl<R: Runtime> Driver<R> {
         let mut state = self.shared.lock();
         // Every error is sticky and queues what the peer is to be told: the end is noticed by `is_closed`.
         match read {
+            // What it said first is the reason.
+            Poll::Ready(Ok(0) | Err(_)) if self.broken.is_some() => self.read_closed = true,
             Poll::Ready(Ok(0)) => {
                 self.read_closed = true;
                 state.connection.handle_eof(now, self.input.len()).ok();
@@ -166,13 +166,22 @@ impl<R: Runtime> Driver<R> {
             state.connection.abort(now, ConnectionError::TimedOut(Timeout::Write));
             self.out = TransmitBuf::new();
         }
-        let added = state.connection.poll_transmit(now, &mut self.out);
+        let added = match &self.broken {
+            None => state.connection.poll_transmit(now, &mut self.out),
+            // Why nothing can be sent any more may be among what has still to be read: the peer's `close`.
+            Some((since, why)) => {
+                if self.read_closed || state.connection.error().is_some() || now - *since >= FLUSH {
+                    state.connection.abort(now, ConnectionError::Transport(why.clone()));
+                }
+                0
+            }
+        };
         state.drain_events(&mut self.chores);
         let in_line = state.expire_queue(now, &mut self.chores);
         state.arm(cx);
         let turned = Turned {
             crowded: added > 0 && state.connection.in_flight() > 1,
-            more: state.connection.wants_transmit(),
+            more: self.broken.is_none() && state.connection.wants_transmit(),
             closed: state.connection.is_closed(),
             deadline: [state.connection.poll_timeout(), in_line].into_iter().flatten().min(),
         };
@@ -243,18 +252,9 @@ impl<R: Runtime> Driver<R> {
 
     fn deadline(&self, core: Option<Instant>) -> Option<Instant> {
         let stall = self.stalled.map(|since| since + self.write_timeout);
-        let flush = self.closed.map(|since| since + FLUSH);
+        let since = self.closed.into_iter().chain(self.broken.as_ref().map(|(since, _)| *since)).min();
+        let flush = since.map(|since| since + FLUSH);
         [core, stall, flush].into_iter().flatten().min()
-    }
-
-    fn fail(&mut self, error: &io::Error) {
-        let now = self.shared.clock().now();
-        let mut state = self.shared.lock();
-        state.connection.abort(now, ConnectionError::Transport(error.to_string()));
-        state.drain_events(&mut self.chores);
-        drop(state);
-        self.out = TransmitBuf::new();
-        self.do_chores();
     }
 
     /// Closes the link so that what was written last arrives.
@@ -269,23 +269,18 @@ impl<R: Runtime> Driver<R> {
                     let until = *until;
                     match self.link.poll_shutdown(cx) {
                         Poll::Ready(Ok(())) if !self.read_closed => {
-                            self.ending = Ending::Lingering { until, budget: LINGER_BYTES };
+                            self.ending = Ending::Lingering(until);
                         }
                         Poll::Ready(_) => return Poll::Ready(()),
                         Poll::Pending => return self.poll_timer(cx, Some(until)),
                     }
                 }
-                Ending::Lingering { until, budget } => {
-                    self.input.clear();
-                    self.input.reserve(READ_MIN);
-                    match self.link.poll_read(cx, &mut self.input) {
-                        Poll::Ready(Ok(count)) if count > 0 && count <= *budget => *budget -= count,
-                        Poll::Ready(_) => return Poll::Ready(()),
-                        Poll::Pending => {
-                            let until = *until;
-                            return self.poll_timer(cx, Some(until));
-                        }
+                Ending::Lingering(until) => {
+                    let until = *until;
+                    if poll_discard(cx, &mut self.link, &mut self.input).is_ready() {
+                        return Poll::Ready(());
                     }
+                    return self.poll_timer(cx, Some(until));
                 }
             }
         }
@@ -321,8 +316,10 @@ impl<R: Runtime> Driver<R> {
         let blocked = match self.poll_write(cx) {
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
-                self.fail(&error);
-                return Poll::Ready(Round::Over);
+                let now = self.shared.clock().now();
+                self.broken.get_or_insert((now, error.to_string()));
+                self.out = TransmitBuf::new();
+                return Poll::Ready(Round::Again);
             }
             Poll::Pending => true,
         };

@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod connections;
 mod driver;
+mod farewell;
 mod handler;
 mod line;
 mod payload;
