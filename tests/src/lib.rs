@@ -2,6 +2,7 @@
 //!
 //! Every test waits for what it expects; where that does not come, the watchdog of [`run`](net::run) ends it.
 
+pub mod chaos;
 pub mod net;
 pub mod process;
 pub mod random;

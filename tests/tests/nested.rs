@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use fluxar::{Code, Error, Peer, Raw, Request};
 use fluxar_tests::matrix;
-use fluxar_tests::net::Net;
+use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
 use futures_util::future::join_all;
@@ -67,6 +67,11 @@ async fn one_slot_on_each_side_is_enough_for_one_nested_call(net: Net) {
     // What would need a second slot ends with its deadline, and does not stay in the way.
     let deep = client.call::<u32>("down", &2).timeout(std::time::Duration::from_millis(100));
     assert_eq!(deep.await.unwrap_err().code, Code::DEADLINE_EXCEEDED);
+    let peer = site.peer().await;
+    eventually("all handlers have ended", || {
+        peer.stats().requests_running == 0 && client.stats().requests_running == 0
+    })
+    .await;
     assert_eq!(client.call::<u32>("down", &1).await, Ok(1));
 }
 
