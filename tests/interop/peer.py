@@ -117,6 +117,7 @@ class Peer(asyncio.Protocol):
         self.methods, self.initiator, self.announced = methods, initiator, limits or {"max_message": 16 << 20}
         self.own, self.other = LIMITS | self.announced, LIMITS
         self.ready, self.gone, self.writable = self.loop.create_future(), self.loop.create_future(), asyncio.Event()
+        self.ready.add_done_callback(lambda ready: ready.exception())  # nobody needs to ask
         self.buffer, self.limit = bytearray(), HANDSHAKE_FRAME
         self.queue, self.replies = collections.deque(), collections.deque(maxlen=KEPT_PINGS)
         self.mine, self.theirs, self.pings = {}, {}, collections.deque(maxlen=KEPT_PINGS)
