@@ -16,6 +16,7 @@ mod driver;
 mod farewell;
 mod handler;
 mod line;
+mod nulls;
 mod payload;
 mod peer;
 mod random;

@@ -10,7 +10,9 @@ use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What can be sent: every [`Serialize`] type, and [`Raw`]. `()` is sent as null.
+use crate::nulls::Nulls;
+
+/// What can be sent: every [`Serialize`] type, and [`Raw`]. `()` is sent as null (§5.11), also within other values.
 pub trait IntoPayload {
     /// Encodes the value as one CBOR item.
     ///
@@ -30,9 +32,6 @@ pub trait FromPayload: Sized {
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
 }
 
-/// What cbor4ii makes of nothing as well as of an empty list. The protocol has null for nothing (§5.11).
-const EMPTY_ARRAY: [u8; 1] = [0x80];
-
 /// Up to this size, in bytes, the buffer that values are encoded in is kept.
 const KEEP: usize = 4096;
 
@@ -44,11 +43,7 @@ thread_local! {
 impl<T: Serialize + ?Sized> IntoPayload for T {
     fn to_payload(&self) -> Result<Payload, Error> {
         let scratch = SCRATCH.take();
-        let mut encoded = cbor4ii::serde::to_vec(scratch, &self).map_err(|error| unfit(&error))?;
-        if encoded == EMPTY_ARRAY {
-            encoded.clear();
-            ciborium::into_writer(self, &mut encoded).map_err(|error| unfit(&error))?;
-        }
+        let encoded = cbor4ii::serde::to_vec(scratch, &Nulls(self)).map_err(|error| unfit(&error))?;
         // A type may serialize to what is not one item (nothing at all, or nested too deeply).
         let bytes = if encoded.capacity() > KEEP {
             Bytes::from(encoded)
@@ -169,6 +164,30 @@ mod tests {
         assert_eq!(decoded::<()>(&[0xf6]), Ok(()));
         assert_eq!(decoded::<()>(&[0x80]), Ok(()));
         assert_eq!(decoded::<Vec<u8>>(&[0x80]), Ok(vec![]));
+    }
+
+    // spec: §5.11
+    #[test]
+    fn nothing_is_null_within_other_values_too() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Unit;
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        enum Choice {
+            Nothing(()),
+            Fields { a: (), b: Option<Unit> },
+        }
+
+        assert_eq!(encoded(&(1, ())), [0x82, 1, 0xf6]);
+        assert_eq!(encoded(&vec![(), ()]), [0x82, 0xf6, 0xf6]);
+        assert_eq!(encoded(&std::collections::BTreeMap::from([("a", ((), Unit))])), b"\xa1\x61a\x82\xf6\xf6");
+        assert_eq!(encoded(&Choice::Nothing(())), b"\xa1\x67Nothing\xf6");
+        let fields = Choice::Fields { a: (), b: None };
+        assert_eq!(encoded(&fields), b"\xa1\x66Fields\xa2\x61a\xf6\x61b\xf6");
+        for choice in [Choice::Nothing(()), fields] {
+            assert_eq!(decoded::<Choice>(&encoded(&choice)), Ok(choice));
+        }
+        assert_eq!(decoded::<(u8, ())>(&encoded(&(1, ()))), Ok((1, ())));
+        assert_eq!(encoded(&(Vec::<u8>::new(), [0u8; 0])), [0x82, 0x80, 0x80], "a list is none");
     }
 
     #[test]
