@@ -32,6 +32,9 @@ pub trait FromPayload: Sized {
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
 }
 
+/// Ends a list of unknown length.
+const BREAK: u8 = 0xff;
+
 /// Up to this size, in bytes, the buffer that values are encoded in is kept.
 const KEEP: usize = 4096;
 
@@ -61,10 +64,22 @@ impl<T: Serialize + ?Sized> IntoPayload for T {
 impl<T: DeserializeOwned> FromPayload for T {
     fn from_payload(payload: &Payload) -> Result<Self, Error> {
         let bytes = payload.as_bytes();
-        cbor4ii::serde::from_slice(bytes).or_else(|_| ciborium::from_reader(bytes)).map_err(|error| {
+        cbor4ii::serde::from_slice(bytes).or_else(|_| decode_leniently(bytes)).map_err(|why| {
             let name = std::any::type_name::<T>();
-            Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {error}"))
+            Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {why}"))
         })
+    }
+}
+
+/// Ciborium takes a list for a tuple that is shorter, and what is left of the list for what follows it: then something
+/// is left in the end.
+fn decode_leniently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut rest = bytes;
+    let value = ciborium::from_reader(&mut rest).map_err(|error| error.to_string())?;
+    // A tuple ends before the end of a list of unknown length.
+    match rest.iter().all(|byte| *byte == BREAK) {
+        true => Ok(value),
+        false => Err("there is more than expected".into()),
     }
 }
 
@@ -207,6 +222,16 @@ mod tests {
         let error = decoded::<u8>(&[0x61, b'a']).unwrap_err();
         assert_eq!(error.code, Code::INVALID_ARGUMENT);
         assert!(error.message.starts_with("the payload is not a u8: "), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_taken_for_what_it_is_not() {
+        assert!(decoded::<((u8, u8), u8)>(&[0x82, 0x83, 1, 2, 3, 4]).is_err(), "3 is not the second");
+        assert!(decoded::<Vec<(u8, u8)>>(&[0x82, 0x83, 1, 2, 0x82, 9, 9, 0x82, 4, 5]).is_err());
+        assert!(decoded::<(u8, u8)>(&[0x83, 1, 2, 3]).is_err());
+        assert!(decoded::<(std::net::IpAddr, u16)>(b"\x82\xa1\x62V4\x85\x01\x02\x03\x04\x05\x06").is_err());
+        assert_eq!(decoded::<(u8, u8)>(&[0x9f, 1, 2, 0xff]), Ok((1, 2)), "a list of unknown length");
+        assert!(decoded::<(u8, u8)>(&[0x9f, 1, 2, 3, 0xff]).is_err());
     }
 
     #[test]
