@@ -166,7 +166,8 @@ async fn dropping_a_call_drops_its_handler(net: Net) {
 async fn a_callee_has_a_maximum_of_its_own(net: Net) {
     let (started, dropped) = (Counter::new(), Counter::new());
     let site = Site::with(net, |builder| {
-        hang(builder, &started, &dropped).configure(|config| config.max_deadline = Duration::from_millis(20))
+        hang(builder, &started, &dropped)
+            .configure(|config| config.max_deadline = Some(Duration::from_millis(20)))
     })
     .await;
     let client = site.client().await;

@@ -66,11 +66,11 @@ struct PythonServer {
 }
 
 impl PythonServer {
-    fn start() -> PythonServer {
+    fn start() -> Self {
         let mut child = peer_command(&["serve", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut port = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        PythonServer { child, url: format!("tcp://127.0.0.1:{}", port.trim()) }
+        Self { child, url: format!("tcp://127.0.0.1:{}", port.trim()) }
     }
 }
 

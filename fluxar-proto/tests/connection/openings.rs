@@ -163,7 +163,7 @@ fn unknown_metadata_is_ignored_and_long_forms_are_taken() {
     body.extend_from_slice(id(9).as_bytes());
     body.extend_from_slice(&[0xf6, 0x78, 1, b'm', 0xa0, 0x9f, 0xff, 0xf6]);
     script.send_body(&body).unwrap();
-    let request = one(crate::support::requests(&script.events()));
+    let request = one(requests(&script.events()));
     assert_eq!((&*request.method, request.payload.as_bytes()), ("m", &[0x9f, 0xff][..]));
 }
 
