@@ -10,7 +10,7 @@ use crate::notation::map_entries;
 /// Registers all calls.
 pub(crate) fn register(server: &Server) {
     server.handle("test.echo", |request: Request| async move { Ok(request.raw()) });
-    server.handle("test.meta", |request: Request| async move { Ok(request.raw_meta()) });
+    server.handle("test.meta", |request: Request| async move { Ok(request.raw_meta()?) });
     server.handle("test.whoami", |_| async { whoami() });
     server.handle("test.fail", fail);
     server.handle("test.sleep", sleep);

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fluxar_proto::message::encode_meta;
 use fluxar_proto::{CallId, CallOptions, Code, Error, Payload};
 
 use crate::payload::{FromPayload, IntoPayload};
@@ -104,7 +105,7 @@ fn encode(pairs: Vec<(String, Result<Payload, Error>)>) -> Result<Bytes, Error> 
     }
     let pairs = pairs.into_iter().map(|(key, value)| value.map(|value| (key, value)));
     let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-    Ok(Payload::map(pairs.iter().map(|(key, value)| (key.as_str(), value.as_item()))).into_bytes())
+    Ok(encode_meta(pairs.iter().map(|(key, value)| (key.as_str(), value.as_item()))))
 }
 
 /// A call that waits for room.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluxar_proto::message::Meta;
-use fluxar_proto::{Error, Payload, RequestId, Text, UpdateError};
+use fluxar_proto::{DecodeError, Error, Payload, RequestId, Text, UpdateError};
 
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
@@ -66,9 +66,13 @@ impl Request {
     }
 
     /// The metadata as it came: a map, or null.
-    pub fn raw_meta(&self) -> Raw {
+    ///
+    /// # Errors
+    ///
+    /// Where it nests as deep as metadata may, which is one level deeper than a payload may (§5.3).
+    pub fn raw_meta(&self) -> Result<Raw, DecodeError> {
         let meta = &self.request.meta;
-        if meta.is_empty() { Payload::null().into() } else { Payload::trusted(meta.clone()).into() }
+        if meta.is_empty() { Ok(Payload::null().into()) } else { Raw::new(meta.clone()) }
     }
 
     /// How long the caller still waits; `None` where it set no deadline.

@@ -257,11 +257,12 @@ impl Shared {
         self.lock().pings.retain(|(id, ..)| *id != ping);
     }
 
-    /// Waits until the handshake is done, or has failed.
+    /// Waits until the handshake is done, or has failed. One that was done is done, even where the connection has ended
+    /// since.
     pub(crate) async fn established(&self) -> Result<(), ConnectionError> {
-        self.watch(|state| match state.connection.error() {
-            Some(error) => Some(Err(error.clone())),
-            None => state.connection.peer().map(|_| Ok(())),
+        self.watch(|state| match state.connection.peer() {
+            Some(_) => Some(Ok(())),
+            None => state.connection.error().cloned().map(Err),
         })
         .await
     }

@@ -190,7 +190,9 @@ impl Message {
             target: envelope.target.map(String::from),
             meta: match envelope.meta.is_empty() {
                 true => Bytes::new(),
-                false => Payload::map(envelope.meta.iter().collect::<Vec<_>>().into_iter()).into_bytes(),
+                false => {
+                    fluxar_proto::message::encode_meta(envelope.meta.iter().collect::<Vec<_>>().into_iter())
+                }
             },
             payload: Payload::from(envelope.payload),
             error: envelope.error.map(Error::from),

@@ -222,7 +222,7 @@ async fn metadata_passes(net: Net) {
             let meta = request.meta();
             assert_eq!(meta.get_str("traceparent"), Some("00-ab-cd-01"));
             assert_eq!(meta.len(), if request.remaining().is_some() { 3 } else { 2 });
-            let map: BTreeMap<String, Payloadish> = request.raw_meta().decode()?;
+            let map: BTreeMap<String, Payloadish> = request.raw_meta()?.decode()?;
             Ok(map["app.list"].clone())
         })
     })

@@ -47,24 +47,7 @@ impl Payload {
     pub(crate) fn build(
         write: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Result<(), encode::Error<Infallible>>,
     ) -> Self {
-        let mut bytes = Vec::new();
-        match write(&mut Encoder::new(&mut bytes)) {
-            Ok(()) => Self::trusted(bytes.into()),
-            Err(_) => unreachable!("a vector takes all that is written"),
-        }
-    }
-
-    /// Builds a map from pairs whose keys the caller keeps unique: metadata, say.
-    #[must_use]
-    pub fn map<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, Item<'a>)>) -> Self {
-        Self::build(|out| {
-            out.map(pairs.len() as u64)?;
-            for (key, value) in pairs {
-                out.str(key)?;
-                out.writer_mut().extend_from_slice(value.as_bytes());
-            }
-            Ok(())
-        })
+        Self::trusted(build_bytes(write))
     }
 
     /// Null.
@@ -108,6 +91,31 @@ impl Payload {
     pub fn is_null(&self) -> bool {
         self.as_item().is_null()
     }
+}
+
+/// Encodes into a buffer of its own.
+pub(crate) fn build_bytes(
+    write: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Result<(), encode::Error<Infallible>>,
+) -> Bytes {
+    let mut bytes = Vec::new();
+    match write(&mut Encoder::new(&mut bytes)) {
+        Ok(()) => bytes.into(),
+        Err(_) => unreachable!("a vector takes all that is written"),
+    }
+}
+
+/// Encodes metadata: one map of pairs whose keys the caller keeps unique. It is not a payload: with the map around them,
+/// its values may lie one level deeper than in those (§5.3).
+#[must_use]
+pub fn encode_meta<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, Item<'a>)>) -> Bytes {
+    build_bytes(|out| {
+        out.map(pairs.len() as u64)?;
+        for (key, value) in pairs {
+            out.str(key)?;
+            out.writer_mut().extend_from_slice(value.as_bytes());
+        }
+        Ok(())
+    })
 }
 
 /// Null.

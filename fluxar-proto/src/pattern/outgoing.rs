@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::call::Text;
-use crate::message::{DecodeError, Envelope, Error, Id, Item, Kind, Meta, MetaBuf, Payload, key};
+use crate::message::{
+    DecodeError, Envelope, Error, Id, Item, Kind, Meta, MetaBuf, Payload, build_bytes, key,
+};
 
 /// The target of an outgoing message.
 #[derive(Clone, Debug)]
@@ -81,12 +83,12 @@ impl Outgoing {
         if meta.is_empty() && small.uint(key::TIMEOUT_MS, timeout_ms).is_ok() {
             return Ok(then(&Envelope { meta: small.as_meta(), ..envelope }));
         }
-        let merged = Payload::build(|out| {
+        let merged = build_bytes(|out| {
             out.map(meta.len() as u64 + 1)?;
             out.writer_mut().extend_from_slice(meta.entries());
             out.str(key::TIMEOUT_MS)?.u64(timeout_ms)?;
             Ok(())
         });
-        Meta::decode(merged.as_bytes()).map(|meta| then(&Envelope { meta, ..envelope }))
+        Meta::decode(&merged).map(|meta| then(&Envelope { meta, ..envelope }))
     }
 }

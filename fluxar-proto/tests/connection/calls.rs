@@ -467,3 +467,24 @@ fn methods_have_at_most_255_bytes_and_may_be_empty() {
     let requests = requests(&pair.events(B));
     assert_eq!((requests[0].method.len(), &*requests[1].method), (255, ""));
 }
+
+// spec: §5.3
+// spec: §5.9
+#[test]
+fn metadata_may_nest_as_deep_as_there_is() {
+    let mut script = Script::responder(&config(|_| ()));
+    let mut call = Msg::opening(Kind::Call, script.id(), "m");
+    let mut meta = vec![0xa1, 0x61, b'd'];
+    meta.extend([0x81; 64]);
+    meta.push(0xf6);
+    call.meta = meta.clone();
+    script.send(call).unwrap();
+    assert_eq!(one(requests(&script.events())).meta, meta);
+
+    let mut pair = Pair::established(&config(|_| ()));
+    let now = pair.now;
+    let options = options().with_meta(meta.into()).with_timeout(ms(5));
+    pair.a().call(now, "m", uint(1), options).unwrap();
+    pair.drive();
+    assert_eq!(one(requests(&pair.events(B))).meta[0], 0xa2, "with the time left beside it");
+}

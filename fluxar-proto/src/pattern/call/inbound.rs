@@ -24,7 +24,7 @@ use super::{
     CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
     Withdrawn, continuation_len, cost, deadline_exceeded, update_of,
 };
-use crate::message::{Envelope, Error, Id, Kind, Meta, Payload, key};
+use crate::message::{Envelope, Error, Id, Kind, Meta, Payload, build_bytes, key};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::session::ConnectionError;
 use crate::time::Instant;
@@ -310,10 +310,9 @@ fn meta_bytes(meta: Meta<'_>) -> Bytes {
     if meta.is_empty() {
         return Bytes::new();
     }
-    let map = Payload::build(|out| {
+    build_bytes(|out| {
         out.map(meta.len() as u64)?;
         out.writer_mut().extend_from_slice(meta.entries());
         Ok(())
-    });
-    map.into_bytes()
+    })
 }
