@@ -1,7 +1,7 @@
-"""CBOR for the FLUXAR peer (SPEC.md §5.2, §5.3, RFC 8949), and checks of the structures of hellos and errors (§6.2).
+"""CBOR for the FLUXAR peer (SPEC.md §5.2, §5.3), and checks of the structures of hellos and errors (§6.2).
 
-Payloads are kept as encoded items (`Raw`) until somebody wants to look into them, so this layer neither changes them
-nor trips over what it does not understand. § numbers in comments name the sections of SPEC.md.
+Payloads are kept as encoded items (`Raw`) until somebody wants to look into them, so this layer neither
+changes them nor trips over what it does not understand. § numbers name the sections of SPEC.md.
 """
 import json
 import math
@@ -19,7 +19,7 @@ class Raw(bytes):
 
 
 def head(data, pos):
-    """Major type, additional information, argument (None: indefinite length, or a break), position behind it."""
+    """Major type, additional information, argument (None: indefinite, or a break), position behind it."""
     if pos >= len(data):
         raise Malformed("bytes are missing at the end")
     major, info, pos = data[pos] >> 5, data[pos] & 31, pos + 1
@@ -53,7 +53,7 @@ def string_end(data, pos, major, length):
 
 
 def skip(data, pos, depth=MAX_DEPTH):
-    """The end of the item at `pos`, which is checked for form and depth. It does not recurse (§5.3, §17.2)."""
+    """The end of the item at `pos`, which is checked for form and depth, without recursion (§5.3, §17.2)."""
     stack = []  # for each array, map and tag around: [major, number of items or None, items seen]
     while True:
         major, _, argument, pos = head(data, pos)

@@ -5,7 +5,7 @@
     peer.py serve PORT                                      prints its port; methods: see METHODS
     peer.py probe HOST PORT                                 checks a server against SPEC.md (probe.py)
 
-It needs Python 3.11 and nothing else; the encoding is in cbor.py. § numbers in comments name the sections of SPEC.md.
+It needs Python 3.11 and nothing else; the encoding is in cbor.py. § numbers name the sections of SPEC.md.
 """
 import argparse
 import asyncio
@@ -16,12 +16,14 @@ import os
 import sys
 import traceback
 
-from cbor import (ANSWER, ERROR, LATER_ANSWER, LIMITS, MAX_DEPTH, OFFER, Malformed, Raw, bstr, decode, encode, limits_of,
-                  plain, skip, struct_of, text_map, tstr, uint)
+from cbor import (ANSWER, ERROR, LATER_ANSWER, LIMITS, MAX_DEPTH, OFFER, Malformed, Raw, bstr, decode, encode,
+                  limits_of, plain, skip, struct_of, text_map, tstr, uint)
 
 HELLO, CALL, STREAM, SUBSCRIBE, UNSUBSCRIBE, MESSAGE, CONTROL = range(1, 8)  # §5.4
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 3, 4, 8, 12, 13, 14
-MALFORMED, PROTOCOL_VIOLATION, UNSUPPORTED_VERSION, MESSAGE_TOO_LARGE, HEARTBEAT_TIMEOUT = 100, 101, 102, 103, 108
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 3, 4, 8  # §16
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+MALFORMED, PROTOCOL_VIOLATION, UNSUPPORTED_VERSION, MESSAGE_TOO_LARGE = 100, 101, 102, 103
+HEARTBEAT_TIMEOUT = 108
 
 HANDSHAKE_FRAME, FRAME_ROOM = 65_536, 64  # §3.3
 HANDSHAKE_TIME, LINGER, HELD_BYTES, HELD_UPDATES, KEPT_PINGS = 10, 1, 16 << 20, 64, 8  # §15.3
@@ -79,13 +81,6 @@ def parse(body):
     )
 
 
-def carries_error(m):
-    """Whether an error may be in this message (§5.18)."""
-    verbs = {HELLO: [None], CALL: [None], STREAM: ["end", "cancel"], SUBSCRIBE: [None], UNSUBSCRIBE: [None],
-             MESSAGE: ["nack"], CONTROL: [None]}
-    return (m.type, m.target) == (CONTROL, "close") if m.ref is None else m.target in verbs[m.type]
-
-
 # ---------------------------------------------------------------- the peer
 
 
@@ -106,7 +101,9 @@ class IncomingCall:
     async def update(self, value):
         await self.peer.writable.wait()
         if self.id in self.peer.theirs:
-            self.peer.send(new_message(CALL, self.id, "update", payload=value))
+            message = new_message(CALL, self.id, "update", payload=value)
+            self.peer.fit(message)
+            self.peer.send(message)
 
 
 class Peer(asyncio.Protocol):
@@ -116,7 +113,8 @@ class Peer(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.methods, self.initiator, self.announced = methods, initiator, limits or {"max_message": 16 << 20}
         self.own, self.other = LIMITS | self.announced, LIMITS
-        self.ready, self.gone, self.writable = self.loop.create_future(), self.loop.create_future(), asyncio.Event()
+        self.ready, self.gone = self.loop.create_future(), self.loop.create_future()
+        self.writable = asyncio.Event()
         self.ready.add_done_callback(lambda ready: ready.exception())  # nobody needs to ask
         self.buffer, self.limit = bytearray(), HANDSHAKE_FRAME
         self.queue, self.replies = collections.deque(), collections.deque(maxlen=KEPT_PINGS)
@@ -129,7 +127,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # frames wait in `queue`, where `close` can overtake them (§5.17)
+        transport.set_write_buffer_limits(high=0)  # what waits, waits in `queue` (§5.17)
         late = Error(DEADLINE_EXCEEDED, "handshake took too long")
         self.timer = self.loop.call_later(HANDSHAKE_TIME, self.close, late)  # §6.9
         self.writable.set()
@@ -181,6 +179,10 @@ class Peer(asyncio.Protocol):
         self.flush()
         return message[1]
 
+    def fit(self, message, **processed):
+        if len(encode(message)) > self.other["max_message"]:  # fails where it was made (§5.13)
+            raise Error(MESSAGE_TOO_LARGE, "the other side takes no message of that size", **processed)
+
     def flush(self):
         while (self.replies or self.queue) and not self.blocked and not self.closing:
             self.transport.write((self.replies or self.queue).popleft())
@@ -198,7 +200,7 @@ class Peer(asyncio.Protocol):
             self.leave(f"closed: {error}" if error else "closed")
 
     def leave(self, cause, error=None):
-        """Sends no more, but reads (and forgets) until the other side has closed too, so that nothing gets lost."""
+        """Sends no more, but reads (and forgets) until the other side has closed: so nothing gets lost."""
         self.closing = True
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.abort)
@@ -213,7 +215,7 @@ class Peer(asyncio.Protocol):
                 self.ready.set_exception(error or Error(UNAVAILABLE, self.cause))
             for future, _ in mine.values():
                 if not future.done():
-                    future.set_exception(Error(UNAVAILABLE, self.cause))  # sent, so without `processed` (§10.9)
+                    future.set_exception(Error(UNAVAILABLE, self.cause))  # without `processed` (§10.9)
             for task, _, timer in theirs.values():
                 task.cancel()
                 timer and timer.cancel()
@@ -229,7 +231,7 @@ class Peer(asyncio.Protocol):
             self.on_answer(m)
         elif m.target is not None or m.error:
             raise Malformed("an offer with a target or an error")
-        elif 1 not in struct_of({"versions": OFFER["versions"]}, "versions")(m.payload)["versions"]:  # first (§6.5)
+        elif 1 not in struct_of({"versions": OFFER["versions"]}, "versions")(m.payload)["versions"]:  # §6.5
             error = Error(UNSUPPORTED_VERSION, "no version in common", data=[1])
             self.send(new_message(HELLO, m.id, error=error.map))
             self.leave(error)
@@ -264,8 +266,8 @@ class Peer(asyncio.Protocol):
         self.established, self.limit = True, self.own["max_message"] + FRAME_ROOM
         self.sent = self.received = self.pinged = self.loop.time()
         self.timer.cancel()
-        beats = [max(limits["heartbeat_ms"], 100) for limits in (self.own, self.other) if limits["heartbeat_ms"]]
-        self.interval = min(beats) / 1000 if beats else math.inf
+        beats = [limits["heartbeat_ms"] for limits in (self.own, self.other) if limits["heartbeat_ms"]]
+        self.interval = max(min(beats), 100) / 1000 if beats else math.inf
         self.ready.set_result(None)
         self.heartbeat()
 
@@ -303,10 +305,8 @@ class Peer(asyncio.Protocol):
             raise Fatal(PROTOCOL_VIOLATION, "the id of an open exchange")  # §5.5
         elif m.type == CALL:
             self.on_request(m)
-        elif m.type == CONTROL:  # ping; what else there may be is unknown to Core
-            unknown = Error(UNIMPLEMENTED, processed=False).map
-            reply = new_message(CONTROL, m.id, error=None if m.target == "ping" else unknown)
-            self.replies.append(frame(encode(reply)))
+        elif (m.type, m.target) == (CONTROL, "ping"):
+            self.replies.append(frame(encode(new_message(CONTROL, m.id))))  # ahead of what is queued (§8.3)
             self.flush()
         else:
             self.refuse(m, UNIMPLEMENTED)
@@ -322,7 +322,7 @@ class Peer(asyncio.Protocol):
             self.dropped += 1
         elif (m.ref in self.mine and m.target == "cancel") or (m.ref in self.theirs and m.target is None):
             raise Fatal(PROTOCOL_VIOLATION, "this side may not do that")
-        elif m.error and not carries_error(m):
+        elif m.error and m.target is not None:  # update, cancel; answers may have one (§5.18)
             raise Malformed("an error where none may be")
         elif m.type == CONTROL:
             self.pings.remove(m.ref)
@@ -349,9 +349,10 @@ class Peer(asyncio.Protocol):
         self.budget -= 1
 
     def refuse(self, m, code, message=""):
-        self.spend()
-        verb = {CALL: None, STREAM: "end", SUBSCRIBE: None, MESSAGE: "nack"}[m.type]
-        if m.type != MESSAGE or m.meta.get("qos") in (b"\x01", b"\x02"):
+        verb = {STREAM: "end", MESSAGE: "nack"}.get(m.type)
+        qos = m.meta.get("qos", NULL)
+        if m.type != MESSAGE or (qos[0] >> 5 == 0 and uint(qos) in (1, 2)):  # §5.16
+            self.spend()
             self.send(new_message(m.type, m.id, verb, error=Error(code, message, processed=False).map))
         else:
             self.dropped += 1
@@ -382,10 +383,11 @@ class Peer(asyncio.Protocol):
     async def run(self, handler, call):
         try:
             message = new_message(CALL, call.id, payload=Raw(encode(await handler(call))))
-            if len(encode(message)) > self.other["max_message"]:
-                raise Error(MESSAGE_TOO_LARGE, "the result is too large", processed=True)  # §5.13
+            self.fit(message, processed=True)
         except Error as error:
             message = new_message(CALL, call.id, error=error.map)
+            if len(encode(message)) > self.other["max_message"]:  # §5.13
+                message[-1] = {key: error.map[key] for key in ("code", "processed") if key in error.map}
         except (Exception, asyncio.CancelledError):
             if call.id in self.theirs:
                 traceback.print_exc()
@@ -410,13 +412,12 @@ class Peer(asyncio.Protocol):
         self.send(new_message(CALL, id, error=Error(DEADLINE_EXCEEDED).map))  # §10.5
 
     async def call(self, method, payload=None, timeout=None, on_update=lambda payload: None, feedback=()):
-        """Returns the result as Raw, or raises Error. `timeout` is in seconds; `feedback` is sent as updates."""
+        """The result as Raw; Error is raised. `timeout` is in seconds; `feedback` is sent as updates."""
         meta = {} if timeout is None else {"timeout_ms": math.ceil(timeout * 1000)}
         request = new_message(CALL, None, method, meta, Raw(encode(payload)))
         if self.closing:
             raise Error(UNAVAILABLE, self.cause, processed=False)
-        if len(encode(request)) > self.other["max_message"]:
-            raise Error(MESSAGE_TOO_LARGE, "the request is too large", processed=False)
+        self.fit(request, processed=False)
         if len(self.mine) >= self.other["max_calls"]:
             raise Error(RESOURCE_EXHAUSTED, "too many calls", processed=False)
         future, id = self.loop.create_future(), request[1]
@@ -451,7 +452,7 @@ async def sleep(call):
 
 
 async def count(call):
-    for number in range(1, call.argument("n", int) + 1):
+    for number in range(call.argument("n", int)):
         await call.update(number)
     return call.argument("n", int)
 
@@ -468,38 +469,49 @@ async def collect(call):
 
 async def callback(call):
     method = call.argument("method", str)
-    return await call.peer.call(method, decode(call.payload).get("payload"))
+    try:
+        return await call.peer.call(method, decode(call.payload).get("payload"))
+    except Error as error:  # what was not acted upon is that call, not this one (§5.12)
+        raise Error(**error.map | {"processed": True}) from None
 
 
 METHODS = {f.__name__: f for f in (echo, fail, sleep, count, collect, callback)}
 
 
 async def serve(port):
-    make = lambda: Peer(METHODS, initiator=False)
-    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(lambda: Peer(METHODS, False), "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 async def call(host, port, method, argument, timeout):
-    show = lambda word, value: print(json.dumps({word: plain(value)}), flush=True)
+    def show(word, value):
+        print(json.dumps({word: plain(value)}), flush=True)
+
+    def on_update(payload):
+        show("update", decode(payload))
+
     try:
-        make = lambda: Peer(METHODS, initiator=True)
-        _, peer = await asyncio.get_running_loop().create_connection(make, host, port)
+        loop = asyncio.get_running_loop()
+        _, peer = await loop.create_connection(lambda: Peer(METHODS, True), host, port)
+    except OSError as error:
+        show("error", Error(UNAVAILABLE, str(error), processed=False).map)
+        return 1
+    try:
         await peer.ready
-        on_update = lambda payload: show("update", decode(payload))
         show("result", decode(await peer.call(method, argument, timeout and timeout / 1000, on_update)))
-        status = 0
+        return 0
     except Error as error:
         show("error", error.map)
-        status = 1
-    peer.close()
-    await peer.gone
-    return status
+        return 1
+    finally:
+        peer.close()
+        await peer.gone
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("call", "host port method"), ("serve", "port"), ("probe", "host port")):
         command = commands.add_parser(name)

@@ -483,7 +483,7 @@ fn metadata_may_nest_as_deep_as_there_is() {
 
     let mut pair = Pair::established(&config(|_| ()));
     let now = pair.now;
-    let options = options().with_meta(meta.into()).with_timeout(ms(5));
+    let options = options().with_meta(meta.into()).with_timeout(std::time::Duration::from_millis(5));
     pair.a().call(now, "m", uint(1), options).unwrap();
     pair.drive();
     assert_eq!(one(requests(&pair.events(B))).meta[0], 0xa2, "with the time left beside it");
