@@ -167,9 +167,9 @@ impl Link for ChaosLink {
         if self.moody(cx) {
             return Poll::Pending;
         }
-        let whole = pieces.iter().flat_map(|piece| piece.iter().copied()).collect::<Vec<u8>>();
-        let count = self.piece(whole.len());
-        self.link.poll_write(cx, &[IoSlice::new(&whole[..count])])
+        let count = self.piece(pieces.iter().map(|piece| piece.len()).sum());
+        let some: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(count).collect();
+        self.link.poll_write(cx, &[IoSlice::new(&some)])
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -44,7 +44,7 @@ async fn bytes_may_come_and_go_in_pieces_of_any_size(net: Net) {
     let running = tokio::spawn(server.run());
     let client =
         ClientBuilder::new(Chaos::in_pieces(&mut random), url).handle("echo", echo).build().await.unwrap();
-    let calls = (0..150).map(|_| {
+    let calls = (0..80).map(|_| {
         let (client, length) = (&client, [0, 1, 10, 100, 1000, 10_000][random.below(6) as usize]);
         let text: String = (0..length).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
         let method = if random.below(2) == 0 { "echo" } else { "back" };
