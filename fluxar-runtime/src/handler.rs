@@ -105,10 +105,14 @@ impl Router {
                     let future = Some(AssertUnwindSafe(answer).catch_unwind());
                     runtime.spawn(Run { future, responder });
                 }
-                Err(_) => responder.respond(Err(panicked(&responder.method))),
+                Err(panic) => responder.respond(Err(panicked(panic, &responder.method))),
             }
         });
-        self.methods.write().unwrap_or_else(|e| e.into_inner()).insert(method.into(), start);
+        let mut methods = self.methods.write().unwrap_or_else(|e| e.into_inner());
+        let replaced = methods.insert(method.into(), start);
+        // What it holds is the application's, and may register handlers when it is dropped.
+        drop(methods);
+        drop(replaced);
     }
 
     /// Starts what is to be run for `request`, or answers that there is nothing.
@@ -133,7 +137,11 @@ fn encode(result: Result<impl IntoPayload, HandlerError>, method: &str) -> Resul
     })
 }
 
-fn panicked(method: &str) -> Error {
+fn panicked(panic: Box<dyn Any + Send>, method: &str) -> Error {
+    // What a handler panics with may panic in turn when it is dropped. That once more nobody catches: it leaks.
+    if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
     tracing::error!(method, "a handler panicked");
     Error::new(Code::INTERNAL, "the handler panicked")
 }
@@ -156,13 +164,13 @@ impl<F: Future<Output = Result<Payload, Error>>> Future for Run<F> {
         let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
         let result = match future.poll(cx) {
             Poll::Ready(Ok(result)) => result,
-            Poll::Ready(Err(_)) => Err(panicked(&this.responder.method)),
+            Poll::Ready(Err(panic)) => Err(panicked(panic, &this.responder.method)),
             Poll::Pending if this.responder.poll_wanted(cx) => return Poll::Pending,
             Poll::Pending => Err(Error::new(Code::CANCELLED, "nobody waits for the answer")),
         };
         // What a handler drops may panic as well as the handler itself.
         let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
-        let result = if dropped.is_err() { Err(panicked(&this.responder.method)) } else { result };
+        let result = dropped.map_or_else(|panic| Err(panicked(panic, &this.responder.method)), |()| result);
         this.responder.respond(result);
         Poll::Ready(())
     }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use fluxar::{Code, Error, HandlerError, Raw, Request};
+use fluxar::{Client, Code, Error, HandlerError, Raw, Request};
 use fluxar_tests::matrix;
 use fluxar_tests::net::{Flavor, Net, eventually, runtime};
 use fluxar_tests::signal::Counter;
@@ -21,6 +22,7 @@ matrix! {
     nothing_and_null_are_the_same
     an_empty_list_is_not_nothing
     a_later_handler_takes_the_place_of_an_earlier_one
+    a_handler_that_is_replaced_may_register_others_when_it_is_dropped
     a_handler_may_leave_its_request_to_somebody_else
     whoever_waits_for_a_handler_of_a_runtime_that_ends_is_told
 }
@@ -127,6 +129,12 @@ async fn a_panic_is_internal_and_harms_nobody_else(net: Net) {
                 }
                 Ok(1)
             })
+            .handle("early, and again", |request: Request| {
+                if request.method() == "early, and again" {
+                    std::panic::panic_any(Bomb);
+                }
+                ready(Ok(1))
+            })
             .handle("in drop", |_| Trapped(ready(Ok(1)), Bomb))
             .handle("in encoding", |_| async { Ok(Unspeakable) })
     })
@@ -134,7 +142,7 @@ async fn a_panic_is_internal_and_harms_nobody_else(net: Net) {
     let client = site.client().await;
     let neighbours = join_all((0..20u32).map(|number| client.call::<u32>("echo", &number).into_future()));
     let panics = async {
-        for method in ["early", "at once", "later", "in drop", "in encoding"] {
+        for method in ["early", "early, and again", "at once", "later", "in drop", "in encoding"] {
             let error = client.call::<Raw>(method, &()).await.unwrap_err();
             assert_eq!((error.code, error.processed), (Code::INTERNAL, None), "{method}: {error}");
             assert!(!error.message.contains("poll"), "{error}");
@@ -221,6 +229,32 @@ async fn a_later_handler_takes_the_place_of_an_earlier_one(net: Net) {
     assert_eq!(peer.call::<u8>("version", &()).await, Ok(2));
 }
 
+/// Registers a handler when it is dropped.
+struct Successor(Weak<Client>);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.upgrade() {
+            client.handle("successor", |_| async { Ok(3) });
+        }
+    }
+}
+
+async fn a_handler_that_is_replaced_may_register_others_when_it_is_dropped(net: Net) {
+    let site = Site::open(net).await;
+    let client = Arc::new(site.client().await);
+    let successor = Successor(Arc::downgrade(&client));
+    client.handle("version", move |_| {
+        let known = successor.0.strong_count() > 0;
+        async move { Ok(u8::from(known)) }
+    });
+    let peer = site.peer().await;
+    assert_eq!(peer.call::<u8>("version", &()).await, Ok(1));
+    client.handle("version", |_| async { Ok(2) });
+    assert_eq!(peer.call::<u8>("version", &()).await, Ok(2));
+    assert_eq!(peer.call::<u8>("successor", &()).await, Ok(3));
+}
+
 async fn a_handler_may_leave_its_request_to_somebody_else(net: Net) {
     let kept = Counter::new();
     let site = Site::with(net, |builder| {
@@ -267,7 +301,7 @@ async fn whoever_waits_for_a_handler_of_a_runtime_that_ends_is_told(net: Net) {
             drop(runtime);
         }
     });
-    let client = fluxar::Client::connect(urls.await.unwrap()).build().await.unwrap();
+    let client = Client::connect(urls.await.unwrap()).build().await.unwrap();
     let call = client.call::<Raw>("hang", &()).start().await.unwrap();
     started.reached(1).await;
     stop.send(()).unwrap();
