@@ -37,7 +37,8 @@ impl Peer {
         Call::new(&self.shared, method, payload.to_payload())
     }
 
-    /// Measures a round trip to the peer's protocol machinery and back (§8.3).
+    /// Measures a round trip to the peer's protocol machinery and back (§8.3). Where the peer leaves this ping out and
+    /// answers a later one, that one's round trip.
     ///
     /// # Errors
     ///

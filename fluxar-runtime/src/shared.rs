@@ -347,8 +347,9 @@ impl State {
             match event {
                 Event::Call(event) => self.handle_call_event(event, chores),
                 Event::Pong { ping, rtt } => {
-                    if let Some((_, waker, answer)) = self.pings.iter_mut().find(|(id, ..)| *id == ping) {
-                        *answer = Some(rtt);
+                    // A peer answers in order, and may leave some out (§8.3): those before get no answer of their own.
+                    for (_, waker, answer) in self.pings.iter_mut().filter(|(id, ..)| *id <= ping) {
+                        answer.get_or_insert(rtt);
                         chores.wakers.extend(waker.take());
                     }
                 }
