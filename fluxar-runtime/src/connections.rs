@@ -91,11 +91,12 @@ impl Connections {
     pub(crate) async fn over(&self) {
         let mut ticket = None;
         poll_fn(|cx| {
+            let _replaced;
             let mut state = self.lock();
             if state.is_over() {
                 return Poll::Ready(());
             }
-            state.ending.wait(&mut ticket, cx);
+            _replaced = state.ending.wait(&mut ticket, cx);
             Poll::Pending
         })
         .await
@@ -122,8 +123,9 @@ impl Listening {
             if state.stopped {
                 return Poll::Ready(None);
             }
-            state.accepting.wait(&mut ticket, cx);
+            let replaced = state.accepting.wait(&mut ticket, cx);
             drop(state);
+            drop(replaced);
             future.as_mut().poll(cx).map(Some)
         })
         .await;
@@ -172,9 +174,10 @@ impl Handshake {
     }
 
     fn is_welcome(&self, cx: &mut Context<'_>) -> bool {
+        let _replaced;
         let mut state = self.connections.lock();
         let Some(waker) = state.shaking.get_mut(&self.key) else { return false };
-        register(waker, cx);
+        _replaced = register(waker, cx);
         true
     }
 

@@ -11,14 +11,18 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Waits at the place that `ticket` names, or at the end, with a new ticket.
-    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, cx: &mut Context<'_>) {
+    /// Waits at the place that `ticket` names, or at the end, with a new ticket. Gives the waker back whose place the new
+    /// one takes, to be dropped without a lock.
+    #[must_use]
+    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, cx: &mut Context<'_>) -> Option<Waker> {
         let ticket = *ticket.get_or_insert_with(|| {
             self.next += 1;
             self.next
         });
-        let waker = self.waiting.entry(ticket).or_insert_with(|| cx.waker().clone());
-        waker.clone_from(cx.waker());
+        match self.waiting.get_mut(&ticket) {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => self.waiting.insert(ticket, cx.waker().clone()),
+        }
     }
 
     /// Whether `ticket` has not been called up yet.
@@ -26,7 +30,8 @@ impl Line {
         self.waiting.contains_key(&ticket)
     }
 
-    /// Gives a place up; `None` where the ticket was called up before.
+    /// Gives a place up; `None` where the ticket was called up before. The waker is to be dropped without a lock.
+    #[must_use]
     pub(crate) fn leave(&mut self, ticket: u64) -> Option<Waker> {
         self.waiting.remove(&ticket)
     }

@@ -1,6 +1,7 @@
 //! What handles and driver of one connection share.
 
 use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -40,6 +41,36 @@ pub(crate) struct State {
     watchers: Line,
     /// The driver is gone, and the transport with it.
     unlinked: bool,
+    /// Wakers that nobody needs any more. They may hold the last reference to a task, and so to what uses this very
+    /// connection when it is dropped: they go once the lock is released.
+    discarded: Vec<Waker>,
+}
+
+/// The lock on a connection's state.
+pub(crate) struct Locked<'a> {
+    // Before the wakers, so that it is released when they are dropped.
+    state: MutexGuard<'a, State>,
+    discarded: Vec<Waker>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.discarded = std::mem::take(&mut self.state.discarded);
+    }
 }
 
 /// Somebody waits for the handshake or for the end. Whoever gives that up is forgotten at once, and not only when the
@@ -51,7 +82,10 @@ struct Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        let _waker = self.ticket.and_then(|ticket| self.shared.lock().watchers.leave(ticket));
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.shared.lock();
+        let left = state.watchers.leave(ticket);
+        state.discard(left);
     }
 }
 
@@ -92,14 +126,16 @@ impl Shared {
             queue: Queue::default(),
             watchers: Line::default(),
             unlinked: false,
+            discarded: Vec::new(),
         };
         Arc::new(Self { state: Mutex::new(state), clock, remote, call_timeout })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> Locked<'_> {
         // Nothing that runs under the lock is the application's, so that a panic there is a bug of ours; even then the
         // state is better than none.
-        self.state.lock().unwrap_or_else(|error| error.into_inner())
+        let state = self.state.lock().unwrap_or_else(|error| error.into_inner());
+        Locked { state, discarded: Vec::new() }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -132,10 +168,11 @@ impl Shared {
         let mut state = self.lock();
         match state.connection.take_response(call) {
             Ok(Some(result)) => {
-                state.calls.remove(call.slot());
+                let waiter = state.calls.remove(call.slot());
                 // A free slot is room for somebody who waits; the driver serves the queue.
                 let driver = if state.queue.is_empty() { None } else { state.driver.take() };
                 drop(state);
+                drop(waiter);
                 driver.into_iter().for_each(Waker::wake);
                 Poll::Ready(result)
             }
@@ -164,36 +201,35 @@ impl Shared {
     /// Gives a call up.
     pub(crate) fn cancel(&self, call: CallId) {
         let now = self.clock.now();
-        self.operate(|state| {
+        let _waiter = self.operate(|state| {
             // `Gone` where the outcome came meanwhile: then there is nothing to tell the callee.
             state.connection.cancel(now, call).ok();
-            state.calls.remove(call.slot());
+            state.calls.remove(call.slot())
         });
     }
 
     /// Answers a request.
     pub(crate) fn respond(&self, request: RequestId, result: Result<Payload, Error>) {
-        let updates = self.operate(|state| {
+        let running = self.operate(|state| {
             if let Err(error) = state.connection.respond(request, result) {
                 tracing::debug!(%request, %error, "a response was not sent");
             }
-            let running = state.running(request)?;
-            let updates = running.updates.take();
-            state.requests.remove(request.slot());
-            updates
+            state.running(request)?;
+            state.requests.remove(request.slot())
         });
         // The request may live on in another task, which waits there for updates: none will come any more.
-        updates.into_iter().for_each(Waker::wake);
+        running.and_then(|running| running.updates).into_iter().for_each(Waker::wake);
     }
 
     /// Answers a request on which nothing was done; a peer that causes too many of those loses the connection.
     pub(crate) fn refuse(&self, request: RequestId, error: Error) {
         let now = self.clock.now();
-        self.operate(|state| {
-            state.requests.remove(request.slot());
+        let _running = self.operate(|state| {
+            let running = state.requests.remove(request.slot());
             if let Err(error) = state.connection.refuse(now, request, error) {
                 tracing::debug!(%request, %error, "a refusal was not sent");
             }
+            running
         });
     }
 
@@ -201,10 +237,12 @@ impl Shared {
     pub(crate) fn poll_wanted(&self, request: RequestId, cx: &mut Context<'_>) -> bool {
         let mut state = self.lock();
         let Some(running) = state.running(request) else { return false };
-        if !running.withdrawn {
-            register(&mut running.handler, cx);
+        if running.withdrawn {
+            return false;
         }
-        !running.withdrawn
+        let replaced = register(&mut running.handler, cx);
+        state.discard(replaced);
+        true
     }
 
     pub(crate) fn is_wanted(&self, request: RequestId) -> bool {
@@ -224,7 +262,8 @@ impl Shared {
             Err(_) => return Poll::Ready(None),
         }
         let Some(running) = state.running(request) else { return Poll::Ready(None) };
-        register(&mut running.updates, cx);
+        let replaced = register(&mut running.updates, cx);
+        state.discard(replaced);
         Poll::Pending
     }
 
@@ -249,12 +288,20 @@ impl Shared {
         let Some((_, waker, rtt)) = state.pings.iter_mut().find(|(id, ..)| *id == ping) else {
             return Poll::Pending;
         };
-        register(waker, cx);
-        rtt.map_or(Poll::Pending, |rtt| Poll::Ready(Ok(rtt)))
+        if let Some(rtt) = *rtt {
+            return Poll::Ready(Ok(rtt));
+        }
+        let replaced = register(waker, cx);
+        state.discard(replaced);
+        Poll::Pending
     }
 
     pub(crate) fn forget_ping(&self, ping: Id) {
-        self.lock().pings.retain(|(id, ..)| *id != ping);
+        let mut state = self.lock();
+        if let Some(at) = state.pings.iter().position(|(id, ..)| *id == ping) {
+            let (_, waker, _) = state.pings.remove(at);
+            state.discard(waker);
+        }
     }
 
     /// Waits until the handshake is done, or has failed. One that was done is done, even where the connection has ended
@@ -284,7 +331,8 @@ impl Shared {
             if let Some(seen) = seen(&state) {
                 return Poll::Ready(seen);
             }
-            state.watchers.wait(&mut watch.ticket, cx);
+            let replaced = state.watchers.wait(&mut watch.ticket, cx);
+            state.discard(replaced);
             Poll::Pending
         })
         .await
@@ -321,7 +369,13 @@ impl Shared {
 impl State {
     /// The driver is about to rest: whoever operates from now on wakes it.
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) {
-        register(&mut self.driver, cx);
+        let replaced = register(&mut self.driver, cx);
+        self.discard(replaced);
+    }
+
+    /// Drops a waker once the lock is released.
+    pub(crate) fn discard(&mut self, waker: Option<Waker>) {
+        self.discarded.extend(waker);
     }
 
     /// Whom to wake so that the driver follows up what was done.
@@ -368,7 +422,11 @@ impl State {
         match event {
             CallEvent::Request(request) => {
                 let running = Running { id: request.id, handler: None, updates: None, withdrawn: false };
-                self.requests.put(request.id.slot(), running);
+                // A slot is free only once its request was answered, and nobody waits for that one any more.
+                if let Some(before) = self.requests.put(request.id.slot(), running) {
+                    self.discard(before.handler);
+                    self.discard(before.updates);
+                }
                 chores.requests.push(request);
             }
             CallEvent::Response(call) | CallEvent::Updated(call) => {
@@ -395,10 +453,14 @@ impl State {
     /// Wakes the task when something has happened to its call. A call keeps its slot until its outcome is taken, so that
     /// no other call can have the entry.
     pub(crate) fn wait_for(&mut self, call: CallId, cx: &mut Context<'_>) {
-        match self.calls.get_mut(call.slot()) {
+        let replaced = match self.calls.get_mut(call.slot()) {
             Some(waiter) if waiter.call == call => register(&mut waiter.waker, cx),
-            _ => self.calls.put(call.slot(), Waiter { call, waker: Some(cx.waker().clone()) }),
-        }
+            _ => {
+                let waiter = Waiter { call, waker: Some(cx.waker().clone()) };
+                self.calls.put(call.slot(), waiter).and_then(|before| before.waker)
+            }
+        };
+        self.discard(replaced);
     }
 
     fn withdraw(&mut self, request: RequestId, why: Withdrawn, chores: &mut Chores) {
@@ -446,27 +508,27 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    fn put(&mut self, slot: usize, value: T) {
+    fn put(&mut self, slot: usize, value: T) -> Option<T> {
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }
-        self.0[slot] = Some(value);
+        self.0[slot].replace(value)
     }
 
     fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
         self.0.get_mut(slot)?.as_mut()
     }
 
-    fn remove(&mut self, slot: usize) {
-        if let Some(entry) = self.0.get_mut(slot) {
-            *entry = None;
-        }
+    fn remove(&mut self, slot: usize) -> Option<T> {
+        self.0.get_mut(slot)?.take()
     }
 }
 
-pub(crate) fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) {
+/// Gives the waker back whose place the new one takes, to be dropped without a lock.
+#[must_use]
+pub(crate) fn register(slot: &mut Option<Waker>, cx: &mut Context<'_>) -> Option<Waker> {
     match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
+        Some(waker) if waker.will_wake(cx.waker()) => None,
+        _ => slot.replace(cx.waker().clone()),
     }
 }

@@ -68,12 +68,16 @@ impl Queue {
         }
     }
 
-    /// Gives a place up, or the room that its owner was called up for and does not use.
-    fn leave(&mut self, purpose: Purpose, ticket: u64, wakers: &mut Vec<Waker>) {
+    /// Gives a place up, or the room that its owner was called up for and does not use. The waker of the place is to be
+    /// dropped without the lock.
+    #[must_use]
+    fn leave(&mut self, purpose: Purpose, ticket: u64, wakers: &mut Vec<Waker>) -> Option<Waker> {
         let line = self.line(purpose);
-        if line.leave(ticket).is_none() {
+        let left = line.leave(ticket);
+        if left.is_none() {
             line.call_up(1, wakers);
         }
+        left
     }
 }
 
@@ -162,7 +166,8 @@ impl Turn {
         let result = if behind && !late { Poll::Pending } else { attempt(cx, &mut state) };
         let for_driver = match &result {
             Poll::Pending => {
-                state.queue.line(self.purpose).wait(&mut self.ticket, cx);
+                let replaced = state.queue.line(self.purpose).wait(&mut self.ticket, cx);
+                state.discard(replaced);
                 let entry = self.until.zip(self.ticket);
                 state.queue.deadlines.extend(entry);
                 // The driver keeps the time.
@@ -176,7 +181,8 @@ impl Turn {
                 // Whoever made a call has used the room that he was called up for. How much an update takes nobody knew.
                 let passed_on = result.is_err() || self.purpose == Purpose::Update;
                 if let Some(ticket) = ticket.filter(|_| passed_on) {
-                    state.queue.leave(self.purpose, ticket, &mut next);
+                    let left = state.queue.leave(self.purpose, ticket, &mut next);
+                    state.discard(left);
                 }
                 result.is_ok()
             }
@@ -197,7 +203,8 @@ impl Drop for Turn {
         if let Some(until) = self.until {
             state.queue.deadlines.remove(&(until, ticket));
         }
-        state.queue.leave(self.purpose, ticket, &mut next);
+        let left = state.queue.leave(self.purpose, ticket, &mut next);
+        state.discard(left);
         drop(state);
         next.into_iter().for_each(Waker::wake);
     }
