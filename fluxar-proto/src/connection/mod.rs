@@ -38,8 +38,11 @@ use crate::time::Instant;
 /// what is urgent still goes first.
 const WATERMARK: usize = 64 << 10;
 
-/// How many replies to pings may wait (§8.3).
-const REPLIES: usize = 8;
+/// How many replies to pings may wait (§8.3): more than come in between two looks at what is to be sent.
+const REPLIES: usize = 64;
+
+/// How many pings may wait to be sent: as many as may be on the way.
+const PINGS: usize = 8;
 
 /// Who the peer is, as it told in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +115,9 @@ pub struct Connection {
     /// Offer or answer, still to be sent.
     hello: Option<Outgoing>,
     /// Pings to be answered: the latest ones.
-    replies: heapless::Deque<Id, REPLIES>,
+    replies: VecDeque<Id>,
     /// Pings to be sent.
-    pings: heapless::Deque<Id, REPLIES>,
+    pings: heapless::Deque<Id, PINGS>,
     events: VecDeque<Event>,
     closed_event: bool,
     stats: Stats,
@@ -159,7 +162,7 @@ impl Connection {
             peer: None,
             calls: Calls::new(config.call_limits()),
             hello: Some(hello),
-            replies: heapless::Deque::new(),
+            replies: VecDeque::new(),
             pings: heapless::Deque::new(),
             events: VecDeque::new(),
             closed_event: false,

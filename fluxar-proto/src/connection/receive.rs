@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Connection, Event, State};
+use super::{Connection, Event, REPLIES, State};
 use crate::frame::{self, FrameError};
 use crate::message::{Code, Envelope, Error, Id, Kind, key, verb};
 use crate::pattern::Context;
@@ -232,10 +232,10 @@ impl Connection {
         match (envelope.reference, envelope.target) {
             (None, Some(verb::PING)) => {
                 // A peer that pings without reading gets the latest answers only (§8.3).
-                if self.replies.is_full() {
+                if self.replies.len() >= REPLIES {
                     self.replies.pop_front();
                 }
-                let Ok(()) = self.replies.push_back(envelope.id) else { return Ok(()) };
+                self.replies.push_back(envelope.id);
                 Ok(())
             }
             // These are never answered, and concern what is not negotiated here.
