@@ -71,7 +71,7 @@ impl<'a, T: FromPayload> Call<'a, T> {
     /// Dropped before it is ready, no call was made.
     pub async fn start(self) -> Result<OpenCall<T>, Error> {
         let mut begun = self.begin();
-        poll_fn(|cx| begun.poll_start(cx)).await
+        poll_fn(|cx| begun.poll_start(cx)).await.map_err(Error::into_outcome)
     }
 
     fn begin(self) -> Unsent<'a, T> {
@@ -145,7 +145,7 @@ impl<T: FromPayload> Future for Calling<'_, T> {
             match unsent.poll_start(cx) {
                 // Its waker is registered; nothing can have come before the driver has run.
                 Poll::Ready(Ok(open)) => self.0 = State::Open(open),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into_outcome())),
                 Poll::Pending => {}
             }
             return Poll::Pending;
@@ -232,12 +232,13 @@ impl<T: FromPayload> Future for OpenCall<T> {
         let Some(call) = self.call else { return Poll::Pending };
         let result = std::task::ready!(self.shared.poll_response(cx, call));
         self.call = None;
-        Poll::Ready(result.and_then(|payload| {
+        let result = result.and_then(|payload| {
             // The callee did its part; that we cannot read its answer makes no retry safe.
             T::from_payload(&payload)
                 .map_err(|error| Error::new(Code::INTERNAL, format!("bad response: {}", error.message)))
                 .map_err(|error| error.with_processed(true))
-        }))
+        });
+        Poll::Ready(result.map_err(Error::into_outcome))
     }
 }
 

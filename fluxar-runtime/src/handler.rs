@@ -22,7 +22,8 @@ use crate::shared::Shared;
 
 /// Why a handler failed: `?` makes one of any error.
 ///
-/// An [`Error`] reaches the caller as it is. Any other error is logged, and the caller learns no more than
+/// An [`Error`] reaches the caller as it is; only of that of another call, made by the handler, the caller does not learn
+/// whether *that* call was processed, which says nothing of its own. Any other error is logged, and the caller learns no more than
 /// `unknown: the handler failed`: what went wrong inside a server is not for everybody.
 ///
 /// ```
@@ -62,7 +63,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
         if let Some(ours) =
             (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take)
         {
-            return Self { error: ours, cause: None };
+            return Self { error: ours.passed_on(), cause: None };
         }
         let cause = error.map(|error| Box::new(error) as Box<dyn StdError + Send + Sync>);
         Self { error: Error::new(Code::UNKNOWN, "the handler failed"), cause }

@@ -86,6 +86,7 @@ fn decode_leniently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 fn unfit(error: &dyn std::fmt::Display) -> Error {
     Error::new(Code::INVALID_ARGUMENT, format!("the payload cannot be encoded: {error}"))
         .with_processed(false)
+        .into_outcome()
 }
 
 /// One CBOR item that passes untouched: sent as it is, received as it came.

@@ -54,10 +54,9 @@ impl Peer {
                 self.0.forget_ping(self.1);
             }
         }
-        let Some(ping) = self.shared.ping()? else {
-            return Err(
-                Error::new(Code::RESOURCE_EXHAUSTED, "too many pings are on the way").with_processed(false)
-            );
+        let Some(ping) = self.shared.ping().map_err(Error::into_outcome)? else {
+            let error = Error::new(Code::RESOURCE_EXHAUSTED, "too many pings are on the way");
+            return Err(error.with_processed(false).into_outcome());
         };
         let _forget = Forget(&self.shared, ping);
         poll_fn(|cx| self.shared.poll_pong(cx, ping)).await

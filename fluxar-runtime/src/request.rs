@@ -139,4 +139,5 @@ pub(crate) fn update_error(error: UpdateError) -> Error {
         _ => Error::cancelled(error.to_string()),
     }
     .with_processed(false)
+    .into_outcome()
 }

@@ -17,6 +17,7 @@ matrix! {
     one_slot_on_each_side_is_enough_for_one_nested_call
     many_nested_calls_at_once_get_their_own_answers
     errors_pass_through_nested_calls
+    that_a_nested_call_was_not_processed_says_nothing_of_the_other
     on_connect_calls_the_client_first
     a_hook_that_panics_costs_nobody_his_connection
     a_handler_may_close_its_own_connection
@@ -117,6 +118,34 @@ async fn errors_pass_through_nested_calls(net: Net) {
     };
     let client = site.connect().handle("refuse", refuse).build().await.unwrap();
     assert_eq!(client.call::<Raw>("ask", &()).await, Err(refusal));
+}
+
+// spec: §16.4
+async fn that_a_nested_call_was_not_processed_says_nothing_of_the_other(net: Net) {
+    let site = Site::with(net, |builder| {
+        builder
+            .handle("ask", |request: Request| async move {
+                // Whatever it does before, it has acted.
+                Ok(request.peer().call::<Raw>("nothing", &()).await?)
+            })
+            .handle("tell", |request: Request| async move { Ok(request.update(&vec![0u8; 100_000]).await?) })
+            .handle("decline", |request: Request| async move {
+                let error = request.peer().call::<Raw>("nothing", &()).await.unwrap_err();
+                Err::<Raw, _>(error.with_processed(false).into())
+            })
+    })
+    .await;
+    let client =
+        site.connect().configure(|config| config.limits.max_message = 64 << 10).build().await.unwrap();
+    for (method, code, processed) in [
+        ("ask", Code::UNIMPLEMENTED, None),
+        ("tell", Code::MESSAGE_TOO_LARGE, None),
+        ("decline", Code::UNIMPLEMENTED, Some(false)),
+    ] {
+        let error = client.call::<Raw>(method, &()).await.unwrap_err();
+        assert_eq!((error.code, error.processed), (code, processed), "{method}");
+    }
+    assert!(client.call::<Raw>("nothing", &()).await.unwrap_err().is_retry_safe());
 }
 
 async fn on_connect_calls_the_client_first(net: Net) {

@@ -191,12 +191,29 @@ mod owned {
         /// `Some(false)`: guaranteed not acted upon, so a retry is safe. `Some(true)`: acted upon. `None`:
         /// not known.
         pub processed: Option<bool>,
+        origin: Origin,
     }
+
+    /// Whether the error is the outcome of an operation that this side asked for. That makes no difference to what the
+    /// error says.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Origin {
+        outcome: bool,
+    }
+
+    impl PartialEq for Origin {
+        fn eq(&self, _: &Self) -> bool {
+            true
+        }
+    }
+
+    impl Eq for Origin {}
 
     impl Error {
         /// An error with a code and a text for people.
         pub fn new(code: Code, message: impl Into<String>) -> Self {
-            Self { code, message: message.into(), data: None, retry_after_ms: None, processed: None }
+            let origin = Origin::default();
+            Self { code, message: message.into(), data: None, retry_after_ms: None, processed: None, origin }
         }
 
         /// Adds data for programs: one CBOR item.
@@ -217,6 +234,25 @@ mod owned {
         #[must_use]
         pub fn with_processed(mut self, processed: bool) -> Self {
             self.processed = Some(processed);
+            self.origin = Origin::default();
+            self
+        }
+
+        /// Marks the outcome of an operation that this side asked for, as a runtime hands it to the application: what
+        /// `processed` says is about that operation.
+        #[must_use]
+        pub fn into_outcome(mut self) -> Self {
+            self.origin.outcome = true;
+            self
+        }
+
+        /// The error as the outcome of a request in the course of which it came up: what it says of whether *another*
+        /// operation was acted upon says nothing of this one.
+        #[must_use]
+        pub fn passed_on(mut self) -> Self {
+            if self.origin.outcome {
+                self.processed = None;
+            }
             self
         }
 
@@ -304,6 +340,7 @@ mod owned {
                 data: error.data.map(|data| Bytes::copy_from_slice(data.as_bytes())),
                 retry_after_ms: error.retry_after_ms,
                 processed: error.processed,
+                origin: Origin::default(),
             }
         }
     }

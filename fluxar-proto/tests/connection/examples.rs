@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::BytesMut;
 use fluxar_proto::message::{Id, Kind};
-use fluxar_proto::{Code, ConnectionError, Error, Event, Incoming, Instant, Payload, Progress, TransmitBuf};
+use fluxar_proto::{Code, ConnectionError, Event, Incoming, Instant, Payload, Progress, TransmitBuf};
 
 use crate::support::{Msg, Script, config, ids, is_close, one, options, requests};
 
@@ -87,7 +87,10 @@ fn after(names: &[&str]) -> Script {
 #[track_caller]
 fn assert_alike(sent: &Msg, example: &str) {
     let strip = |message: &Msg| {
-        let error = message.error.clone().map(|error| Error { message: String::new(), ..error });
+        let error = message.error.clone().map(|mut error| {
+            error.message.clear();
+            error
+        });
         Msg { id: Id::from_bytes([0; 16]), error, ..message.clone() }
     };
     assert_eq!(strip(sent), strip(&message(example)), "{example}");
