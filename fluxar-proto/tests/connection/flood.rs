@@ -166,9 +166,10 @@ fn what_costs_nothing_that_lasts_is_borne_without_end() {
     let mut script = Script::responder(&config(|_| ()));
     let call = script.call("m");
     let request = one(requests(&script.events())).id;
-    for n in 0..20_000u64 {
+    for n in 0..24_000u64 {
         let fresh = id(1_000_000 + n);
-        let message = match n % 5 {
+        let message = match n % 6 {
+            5 => Msg::continuation(Kind::Subscribe, fresh, id(7)).verb(verb::CANCEL),
             0 => Msg::opening(Kind::Control, fresh, verb::PING),
             1 => Msg::continuation(Kind::Call, fresh, call).verb(verb::UPDATE),
             2 => Msg::continuation(Kind::Call, fresh, call).verb("sing"),
@@ -178,7 +179,7 @@ fn what_costs_nothing_that_lasts_is_borne_without_end() {
         script.send(message).unwrap();
     }
     let stats = script.connection.stats();
-    assert_eq!((stats.dropped, stats.updates_dropped, stats.refused), (12_000, 4_000 - 64, 0));
+    assert_eq!((stats.dropped, stats.updates_dropped, stats.refused), (16_000, 4_000 - 64, 0));
     assert_eq!(script.events().len(), 1);
     let held = std::iter::from_fn(|| script.connection.poll_request_update(request).unwrap()).count();
     assert_eq!(held, 64);

@@ -2,8 +2,9 @@
 
 use bytes::Buf;
 use fluxar_proto::TransmitBuf;
+use fluxar_proto::message::{Kind, verb};
 
-use crate::support::{Msg, Script, blob, config, options, uint};
+use crate::support::{Msg, Script, blob, config, one, options, requests, uint};
 
 // spec: §10.4
 #[test]
@@ -62,7 +63,7 @@ fn counters_count_what_has_passed() {
     assert_eq!((before.messages_in, before.messages_out), (1, 1));
     script.connection.call(script.now, "m", uint(1), options()).unwrap();
     let sent = script.read_bytes().len() as u64;
-    let call = Msg::opening(fluxar_proto::message::Kind::Call, script.id(), "m").frame();
+    let call = Msg::opening(Kind::Call, script.id(), "m").frame();
     script.send_bytes(&call[..9]).unwrap();
     assert_eq!(script.connection.stats().bytes_in, before.bytes_in, "whole frames are counted");
     script.send_bytes(&call[9..]).unwrap();
@@ -70,4 +71,35 @@ fn counters_count_what_has_passed() {
     assert_eq!((after.messages_in, after.messages_out), (2, 2));
     assert_eq!(after.bytes_in - before.bytes_in, call.len() as u64);
     assert_eq!(after.bytes_out - before.bytes_out, sent);
+}
+
+// spec: §10.8
+// spec: §15.3
+#[test]
+fn gauges_show_what_is_held_at_the_moment() {
+    let mut script = Script::responder(&config(|_| ()));
+    let gauges = |script: &Script| {
+        let stats = script.connection.stats();
+        (stats.queued_bytes, stats.request_bytes, stats.update_bytes, script.connection.in_flight())
+    };
+    let call = Msg::opening(Kind::Call, script.id(), "m").payload(blob(500));
+    let id = call.id;
+    script.send(call.clone()).unwrap();
+    let request = one(requests(&script.events())).id;
+    assert_eq!(gauges(&script), (0, call.body().len(), 0, 1));
+    let update = Msg::continuation(Kind::Call, script.id(), id).verb(verb::UPDATE).payload(blob(300));
+    script.send(update).unwrap();
+    assert_eq!(gauges(&script), (0, call.body().len(), 300, 1));
+    let ours = script.connection.call(script.now, "m", blob(200), options()).unwrap();
+    assert_eq!(gauges(&script), (200 + 128, call.body().len(), 300, 2));
+    script.connection.update_request(request, blob(100)).unwrap();
+    assert_eq!(gauges(&script).0, 200 + 128 + 100 + 128);
+    script.read();
+    assert_eq!(gauges(&script), (0, call.body().len(), 300, 2));
+    script.connection.respond(request, Ok(uint(1))).unwrap();
+    assert_eq!((gauges(&script).1, gauges(&script).2), (call.body().len(), 0), "nobody will take the update");
+    script.read();
+    assert_eq!(gauges(&script), (0, 0, 0, 1));
+    script.connection.cancel(script.now, ours).unwrap();
+    assert_eq!(gauges(&script), (0, 0, 0, 0));
 }
