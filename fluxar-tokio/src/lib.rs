@@ -24,8 +24,9 @@
 //! ```
 
 mod link;
+mod listener;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -37,9 +38,10 @@ pub use fluxar_runtime::{
     Raw, Request, ServerHandle, Stats, Transport,
 };
 pub use link::TokioLink;
-use tokio::net::{TcpListener, TcpStream};
+pub use listener::TokioListener;
 #[cfg(unix)]
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A server on Tokio.
 pub type Server = fluxar_runtime::Server<Tokio>;
@@ -85,30 +87,13 @@ impl fluxar_runtime::Runtime for Tokio {
     async fn bind(&self, address: &Address) -> io::Result<TokioListener> {
         match address {
             Address::Tcp { host, port } => {
-                Ok(TokioListener::Tcp(TcpListener::bind((host.trim_matches(['[', ']']), *port)).await?))
+                Ok(TcpListener::bind((host.trim_matches(['[', ']']), *port)).await?.into())
             }
             #[cfg(unix)]
-            Address::Unix { path } => {
-                remove_stale(path).await?;
-                let listener = UnixListener::bind(path)?;
-                Ok(TokioListener::Unix { listener, path: path.clone() })
-            }
+            Address::Unix { path } => TokioListener::bind_unix(path).await,
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
-}
-
-/// Removes a socket file that nobody listens on any more, as a crashed server leaves it.
-#[cfg(unix)]
-async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    // A connection that does not block: a server that lives may be too busy to take it.
-    if is_socket && UnixStream::connect(path).await.is_err_and(refused) {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
 }
 
 /// A timer of Tokio's.
@@ -122,72 +107,5 @@ impl fluxar_runtime::Timer for TokioTimer {
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.as_mut().poll(cx)
-    }
-}
-
-/// A listening socket on Tokio. A Unix socket's file is removed when it is dropped.
-#[derive(Debug)]
-pub enum TokioListener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A Unix domain socket.
-    #[cfg(unix)]
-    Unix {
-        /// The socket.
-        listener: UnixListener,
-        /// Its file.
-        path: std::path::PathBuf,
-    },
-}
-
-impl fluxar_runtime::Listener for TokioListener {
-    type Link = TokioLink;
-
-    async fn accept(&mut self) -> io::Result<TokioLink> {
-        loop {
-            let link = match self {
-                Self::Tcp(listener) => poll_fn(|cx| listener.poll_accept(cx)).await.map(|(stream, _)| {
-                    // A connection that was reset before it was accepted has no peer any more.
-                    TokioLink::tcp(stream).ok()
-                }),
-                #[cfg(unix)]
-                Self::Unix { listener, path } => poll_fn(|cx| listener.poll_accept(cx))
-                    .await
-                    .map(|(stream, _)| Some(TokioLink::unix(stream, path))),
-            };
-            match link {
-                Ok(Some(link)) => return Ok(link),
-                Ok(None) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn local_address(&self) -> io::Result<Address> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(|at| {
-                let host = if at.is_ipv6() { format!("[{}]", at.ip()) } else { at.ip().to_string() };
-                Address::Tcp { host, port: at.port() }
-            }),
-            #[cfg(unix)]
-            Self::Unix { path, .. } => Ok(Address::Unix { path: path.clone() }),
-        }
-    }
-}
-
-/// Whether a connection was gone before it was accepted: that is no trouble of the listener's, which must not rest for
-/// it.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-#[cfg(unix)]
-impl Drop for TokioListener {
-    fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
-            std::fs::remove_file(path).ok();
-        }
     }
 }

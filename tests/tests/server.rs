@@ -314,7 +314,7 @@ async fn a_socket_that_listens_already_serves(_: Net) {
     // Whoever came before the server is served too.
     let (client, site) = tokio::join!(Client::connect(&url).build(), async {
         tokio::task::yield_now().await;
-        Site::of(common(Server::on(fluxar::TokioListener::Tcp(listener))).build().await.unwrap())
+        Site::of(common(Server::on(fluxar::TokioListener::from(listener))).build().await.unwrap())
     });
     assert_eq!(site.url(), url);
     assert_eq!(client.unwrap().call::<u8>("echo", &1).await, Ok(1));

@@ -13,7 +13,7 @@ use crate::load::{Caller, Load, Measured, check, drive};
 const METHOD: &str = "bench.echo";
 
 pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
-    let server = Server::on(TokioListener::Tcp(listener)).build().await?;
+    let server = Server::on(TokioListener::from(listener)).build().await?;
     server.handle(METHOD, |request: Request| async move { Ok(request.payload::<ByteBuf>()?) });
     Ok(server.run().await?)
 }
