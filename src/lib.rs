@@ -82,3 +82,8 @@ pub use fluxar_runtime::*;
 #[cfg(feature = "tokio")]
 #[doc(inline)]
 pub use fluxar_tokio::*;
+
+/// Keeps the code in the README true.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
