@@ -308,6 +308,8 @@ class Peer(asyncio.Protocol):
         elif (m.type, m.target) == (CONTROL, "ping"):
             self.replies.append(frame(encode(new_message(CONTROL, m.id))))  # ahead of what is queued (§8.3)
             self.flush()
+        elif m.type == CONTROL and m.target in ("handled", "rekey"):
+            self.dropped += 1  # never answered (§8.2)
         else:
             self.refuse(m, UNIMPLEMENTED)
 
@@ -364,14 +366,14 @@ class Peer(asyncio.Protocol):
             timeout = uint(m.meta["timeout_ms"]) if "timeout_ms" in m.meta else None
         except Malformed:
             return self.refuse(m, INVALID_ARGUMENT, "timeout_ms")  # §5.10
-        if m.target not in self.methods:
-            self.refuse(m, UNIMPLEMENTED)
-        elif timeout == 0:
+        if timeout == 0:  # the order is that of §5.14
             self.refuse(m, DEADLINE_EXCEEDED)
         elif self.running >= self.own["max_calls"]:
             self.refuse(m, RESOURCE_EXHAUSTED, "too many calls")  # §10.6
         elif self.held and self.held + len(m.payload) > HELD_BYTES:
             self.refuse(m, RESOURCE_EXHAUSTED, "too much held")  # §10.8
+        elif m.target not in self.methods:
+            self.refuse(m, UNIMPLEMENTED)
         else:
             call, size = IncomingCall(self, m), len(m.payload)
             self.running, self.held = self.running + 1, self.held + size

@@ -369,6 +369,21 @@ def _(link):
     link.alive()
 
 
+@item("8.2", "`handled` and `rekey` where they mean nothing: no answer")
+def _(link):
+    link.send(CONTROL, None, "handled", payload=0)
+    link.send(CONTROL, None, "rekey")
+    link.alive()
+
+
+@item("5.14", "an opening with two faults: the first in the order decides")
+def _(link):
+    link.error(link.call("no such method", meta={"timeout_ms": 0}), code=4, processed=False)
+    link.error(link.call("no such method", meta={"timeout_ms": "x"}), code=3, processed=False)
+    link.send(CONTROL, None, "dance", error={"code": 1})
+    link.closed(100)
+
+
 @item("5.12", "an error on an opening that carries none")
 def _():
     for type, target in ((CALL, "echo"), (STREAM, "s"), (SUBSCRIBE, "a"), (MESSAGE, "a"), (CONTROL, "ping")):
@@ -539,12 +554,18 @@ def _(link):
         check(link.answer_to(id, CONTROL).error is None, "an error")
 
 
-@item("8.3", "twenty pings at once, to a server that can write")
+@item("8.3", "twenty pings at once: in their order, and the latest eight for certain")
 def _(link):
     pings = [new_message(CONTROL, None, "ping") for _ in range(20)]
     link.write(b"".join(frame(encode(ping)) for ping in pings))
-    for ping in pings:
-        link.answer_to(ping[1], CONTROL)
+    due, answered = [ping[1] for ping in pings], []
+    while answered[-1:] != due[-1:]:
+        message = link.receive()
+        check(message and (message.type, message.target) == (CONTROL, None), f"instead came {message}")
+        answered.append(message.ref)
+    check(answered[-8:] == due[-8:], "not the latest eight")
+    check(answered == [id for id in due if id in answered], "the order, or a ping answered twice")
+    link.alive()
 
 
 @item("8.4", "heartbeat: pings, and the end of who stays silent")
