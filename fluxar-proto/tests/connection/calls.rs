@@ -82,12 +82,25 @@ fn updates_go_both_ways_while_the_call_is_open() {
     assert!(matches!(events[1], Event::Call(CallEvent::RequestUpdated(r)) if r == request));
     assert_eq!(pair.b().poll_request_update(request), Ok(Some(uint(1))));
     assert_eq!(pair.b().poll_request_update(request), Ok(None));
+    for _ in 0..2 {
+        pair.a().update(call, uint(7)).unwrap();
+        pair.drive();
+        let events = pair.events(B);
+        assert!(
+            matches!(events[..], [Event::Call(CallEvent::RequestUpdated(_))]),
+            "each time anew: {events:?}"
+        );
+    }
+    assert_eq!(pair.b().poll_request_update(request), Ok(Some(uint(7))));
 
     pair.b().update_request(request, uint(2)).unwrap();
     pair.b().update_request(request, uint(3)).unwrap();
     pair.drive();
     assert!(matches!(pair.events(A)[..], [Event::Call(CallEvent::Updated(c))] if c == call));
     assert_eq!(pair.a().poll_update(call), Ok(Some(uint(2))));
+    pair.b().update_request(request, uint(8)).unwrap();
+    pair.drive();
+    assert!(matches!(pair.events(A)[..], [Event::Call(CallEvent::Updated(_))]), "again");
     pair.b().update_request(request, uint(4)).unwrap();
     pair.b().respond(request, Ok(uint(5))).unwrap();
     pair.drive();
@@ -95,6 +108,7 @@ fn updates_go_both_ways_while_the_call_is_open() {
     assert!(matches!(events.last(), Some(Event::Call(CallEvent::Response(c))) if *c == call));
     assert_eq!(pair.a().update(call, uint(6)), Err(UpdateError::Gone), "the call is over");
     assert_eq!(pair.a().poll_update(call), Ok(Some(uint(3))), "but not what came before its end");
+    assert_eq!(pair.a().poll_update(call), Ok(Some(uint(8))));
     assert_eq!(pair.a().poll_update(call), Ok(Some(uint(4))));
     assert!(pair.a().poll_update(call).is_err());
     assert_eq!(one(outcomes(pair.a(), &events)), (call, Ok(uint(5))));

@@ -142,12 +142,12 @@ fn a_driver_may_ask_for_room_before_it_has_a_call() {
 // spec: §15.3
 #[test]
 fn the_send_buffer_bounds_what_waits() {
-    let mut script = Script::initiator(&config(|c| c.send_buffer = 10_000));
+    let mut script = Script::initiator(&config(|c| c.send_buffer = 2 * (9_800 + 128)));
     let now = script.now;
     let call = |script: &mut Script, len| script.connection.call(now, "m", blob(len), options());
     let first = call(&mut script, 9_800).unwrap();
     call(&mut script, 9_800).unwrap();
-    assert_eq!(call(&mut script, 10), Err(CallError::Blocked), "one beyond the bound is always admitted");
+    assert_eq!(call(&mut script, 10), Err(CallError::Blocked));
     assert_eq!(script.connection.update(first, uint(1)), Err(UpdateError::Blocked));
     assert_eq!(capacities(&script.events()), 0);
     assert_eq!(script.read().len(), 2);
@@ -155,6 +155,39 @@ fn the_send_buffer_bounds_what_waits() {
     call(&mut script, 10).unwrap();
     script.connection.update(first, uint(1)).unwrap();
     assert_eq!(script.read().len(), 2);
+}
+
+// spec: §15.3
+#[test]
+fn a_free_slot_is_no_room_while_too_much_waits() {
+    let mut script = Script::initiator(&config(|c| c.send_buffer = 1000));
+    let now = script.now;
+    let sent = script.connection.call(now, "m", uint(1), options()).unwrap();
+    script.read();
+    script.connection.call(now, "m", blob(5_000), options()).unwrap();
+    assert_eq!(script.connection.call(now, "m", uint(1), options()), Err(CallError::Blocked));
+    script.connection.cancel(now, sent).unwrap();
+    assert_eq!(capacities(&script.events()), 0);
+    script.read();
+    assert_eq!(capacities(&script.events()), 1);
+}
+
+// spec: §10.4
+// spec: §15.3
+#[test]
+fn calls_that_are_made_and_given_up_in_a_loop_pile_up_nowhere() {
+    let mut script = Script::initiator(&config(|_| ()));
+    let now = script.now;
+    let size = |script: &Script| format!("{:?}", script.connection).len();
+    let kept = [(); 10].map(|()| script.connection.call(now, "kept", uint(1), options()).unwrap());
+    let before = size(&script);
+    for _ in 0..5_000 {
+        let call = script.connection.call(now, "m", uint(1), options()).unwrap();
+        script.connection.cancel(now, call).unwrap();
+    }
+    assert!(size(&script) < before + 10_000, "{}", size(&script));
+    let sent = script.read().into_iter().map(|message| message.id);
+    assert_eq!(sent.collect::<Vec<_>>(), kept.map(|call| call.wire_id()));
 }
 
 // spec: §15.3
