@@ -585,8 +585,8 @@ def _():
     for error in (None, {"code": 1_000, "message": "enough"}):
         with Link() as link:
             link.call("sleep", {"ms": 100})
-            link.send(CONTROL, None, "close", error=error)
-            link.write(bytes(4))  # would be fatal if it were not ignored
+            close = frame(encode(new_message(CONTROL, None, "close", error=error)))
+            link.write(close + bytes(4))  # what follows would be fatal if it were not ignored
             link.ended()
 
 

@@ -23,6 +23,8 @@ pub enum ConnectionError {
     Violation(Violation),
     /// The two sides have no protocol version in common.
     NoCommonVersion,
+    /// The responder asks for a proof of identity, which we cannot give (§6.10).
+    ProofRequired,
     /// The responder refused our offer, for this reason.
     Refused(Error),
     /// The peer closed the connection, with or without a reason.
@@ -109,6 +111,7 @@ impl ConnectionError {
             Self::Frame(FrameError::Empty) | Self::Malformed(_) | Self::Hello(_) => Code::MALFORMED,
             Self::Violation(violation) => violation.code(),
             Self::NoCommonVersion => Code::UNSUPPORTED_VERSION,
+            Self::ProofRequired => Code::UNAUTHENTICATED,
             Self::Refused(error) => error.code,
             Self::TimedOut(Timeout::Handshake) => Code::DEADLINE_EXCEEDED,
             Self::TimedOut(Timeout::Heartbeat | Timeout::Write) => Code::HEARTBEAT_TIMEOUT,
@@ -133,9 +136,12 @@ impl ConnectionError {
     /// What the peer is told of it in `close`; `None` where there is nothing to tell, or nobody to hear it.
     pub(crate) fn report(&self) -> Option<Error> {
         match self {
-            Self::Frame(_) | Self::Malformed(_) | Self::Hello(_) | Self::Violation(_) | Self::TimedOut(_) => {
-                Some(Error::new(self.code(), self.to_string()))
-            }
+            Self::Frame(_)
+            | Self::Malformed(_)
+            | Self::Hello(_)
+            | Self::Violation(_)
+            | Self::ProofRequired
+            | Self::TimedOut(_) => Some(Error::new(self.code(), self.to_string())),
             Self::NoCommonVersion => Some(super::refused_version()),
             _ => None,
         }
@@ -186,6 +192,9 @@ impl fmt::Display for ConnectionError {
             }
             Self::Violation(error) => write!(f, "protocol violation: {error}"),
             Self::NoCommonVersion => f.write_str("no common protocol version"),
+            Self::ProofRequired => {
+                f.write_str("connection refused: the responder asks for a proof of identity")
+            }
             Self::Refused(error) => write!(f, "connection refused: {error}"),
             Self::ClosedByPeer(error) => closed(f, "connection closed by the peer", error),
             Self::ClosedLocally(error) => closed(f, "connection closed", error),

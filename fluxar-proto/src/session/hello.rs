@@ -101,16 +101,21 @@ impl Answer {
     /// Our offer holds neither compression nor encryption, a key or a session, so that none can be chosen (§6.4).
     pub(crate) fn decode(item: Item<'_>) -> Result<Self, ConnectionError> {
         let mut version = None;
-        let mut unasked = false;
+        let (mut unasked, mut proof) = (false, false);
         let common = Common::decode(item, |key, value| {
             match key {
                 "version" => version = Some(value.as_u64().ok_or(HelloError::Invalid("version"))?),
-                "next" | "psk" | "resumed" => unasked = true,
+                "next" => proof = true,
+                "psk" | "resumed" => unasked = true,
                 _ => {}
             }
             Ok(())
         })?;
-        if unasked || common.caps.others {
+        // A proof of identity is asked for, which we cannot give (§6.10).
+        if proof {
+            return Err(ConnectionError::ProofRequired);
+        }
+        if unasked || common.caps.others || common.caps.unknown {
             return Err(Violation::WrongAnswer.into());
         }
         let version = version.ok_or(HelloError::Missing("version"))?;
@@ -171,6 +176,8 @@ struct Common {
 struct Caps {
     /// The features that we know by name, each once.
     features: Vec<String>,
+    /// There are other features too.
+    unknown: bool,
     /// Compression or encryption is there too.
     others: bool,
 }
@@ -197,7 +204,7 @@ fn caps(item: Item<'_>) -> Result<Caps, HelloError> {
     let mut caps = Caps::default();
     for (key, value) in item.map()? {
         match key {
-            "features" => caps.features = features(value)?,
+            "features" => (caps.features, caps.unknown) = features(value)?,
             "compress" | "encrypt" => caps.others = true,
             _ => {}
         }
@@ -205,16 +212,17 @@ fn caps(item: Item<'_>) -> Result<Caps, HelloError> {
     Ok(caps)
 }
 
-/// However many names there are, what is kept of them is bounded.
-fn features(item: Item<'_>) -> Result<Vec<String>, HelloError> {
-    let mut features = Vec::<String>::new();
+/// The features that we know by name, and whether there are others. However many there are, what is kept is bounded.
+fn features(item: Item<'_>) -> Result<(Vec<String>, bool), HelloError> {
+    let (mut features, mut unknown) = (Vec::<String>::new(), false);
     for name in item.array()? {
         let name = name.as_str().ok_or(HelloError::Invalid("features"))?;
+        unknown |= !FEATURES.contains(&name);
         if FEATURES.contains(&name) && !features.iter().any(|known| known == name) {
             features.push(name.into());
         }
     }
-    Ok(features)
+    Ok((features, unknown))
 }
 
 fn agent(item: Item<'_>) -> Result<String, HelloError> {

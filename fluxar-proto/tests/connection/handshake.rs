@@ -385,6 +385,10 @@ fn an_answer_that_chooses_what_was_not_offered_is_fatal() {
         }),
         cbor(|out| {
             out.map(2)?.str("version")?.u8(1)?;
+            out.str("caps")?.map(1)?.str("features")?.array(1)?.str("com.example.unknown")?.ok()
+        }),
+        cbor(|out| {
+            out.map(2)?.str("version")?.u8(1)?;
             out.str("resumed")?.map(1)?.str("handled")?.u8(0)?.ok()
         }),
     ];
@@ -395,6 +399,16 @@ fn an_answer_that_chooses_what_was_not_offered_is_fatal() {
         assert_eq!(error, ConnectionError::Violation(Violation::WrongAnswer), "{payload:02x?}");
         assert!(is_close(&one(script.read()), Some(Code::PROTOCOL_VIOLATION)));
     }
+}
+
+// spec: §6.10
+#[test]
+fn an_initiator_without_proofs_leaves_a_responder_that_asks_for_one() {
+    let mut script = Script::offered_by(&config(|_| ()));
+    let payload = cbor(|out| out.map(2)?.str("version")?.u8(1)?.str("next")?.str("proof")?.ok());
+    let answer = answer(&mut script).payload(payload);
+    assert_eq!(script.send(answer), Err(ConnectionError::ProofRequired));
+    assert!(is_close(&one(script.read()), Some(Code::UNAUTHENTICATED)));
 }
 
 // spec: §6.2
