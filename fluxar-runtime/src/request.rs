@@ -109,7 +109,7 @@ impl Request {
     }
 
     /// The next update from the caller; `None` when nobody waits for the call any more. Updates are kept for a slow
-    /// handler only up to a limit, then the oldest go (§10.3).
+    /// handler only up to a limit, then the oldest go (§10.3). Where several wait, each update goes to one of them.
     ///
     /// # Errors
     ///
@@ -119,8 +119,24 @@ impl Request {
     ///
     /// Dropped before it is ready, no update is lost.
     pub async fn next_update<T: FromPayload>(&self) -> Option<Result<T, Error>> {
-        let update = poll_fn(|cx| self.shared.poll_request_update(cx, self.request.id)).await?;
+        let mut place = Place { request: self, ticket: None };
+        let update =
+            poll_fn(|cx| self.shared.poll_request_update(cx, self.request.id, &mut place.ticket)).await?;
         Some(T::from_payload(&update))
+    }
+}
+
+/// Somebody waits for what happens to a request.
+struct Place<'a> {
+    request: &'a Request,
+    ticket: Option<u64>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.request.shared.leave_request(self.request.id(), ticket);
+        }
     }
 }
 

@@ -99,7 +99,8 @@ struct Waiter {
 struct Running {
     id: RequestId,
     handler: Option<Waker>,
-    updates: Option<Waker>,
+    /// Those that wait for updates, or for room to send one: whoever has a reference to the request may.
+    updates: Line,
     withdrawn: bool,
 }
 
@@ -210,15 +211,17 @@ impl Shared {
 
     /// Answers a request.
     pub(crate) fn respond(&self, request: RequestId, result: Result<Payload, Error>) {
-        let running = self.operate(|state| {
+        let mut running = self.operate(|state| {
             if let Err(error) = state.connection.respond(request, result) {
                 tracing::debug!(%request, %error, "a response was not sent");
             }
             state.running(request)?;
             state.requests.remove(request.slot())
         });
-        // The request may live on in another task, which waits there for updates: none will come any more.
-        running.and_then(|running| running.updates).into_iter().for_each(Waker::wake);
+        // The request may live on in other tasks, which wait there for updates: none will come any more.
+        let mut wakers = Vec::new();
+        running.iter_mut().for_each(|running| running.updates.call_all(&mut wakers));
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Answers a request on which nothing was done; a peer that causes too many of those loses the connection.
@@ -249,11 +252,12 @@ impl Shared {
         self.lock().connection.is_wanted(request)
     }
 
-    /// The next update of a request; `None` once none will come.
+    /// The next update of a request; `None` once none will come. Several may wait for it, each with a ticket of its own.
     pub(crate) fn poll_request_update(
         &self,
         cx: &mut Context<'_>,
         request: RequestId,
+        ticket: &mut Option<u64>,
     ) -> Poll<Option<Payload>> {
         let mut state = self.lock();
         match state.connection.poll_request_update(request) {
@@ -261,10 +265,17 @@ impl Shared {
             Ok(None) => {}
             Err(_) => return Poll::Ready(None),
         }
-        let Some(running) = state.running(request) else { return Poll::Ready(None) };
-        let replaced = register(&mut running.updates, cx);
-        state.discard(replaced);
-        Poll::Pending
+        match state.wait_in(request, ticket, cx) {
+            true => Poll::Pending,
+            false => Poll::Ready(None),
+        }
+    }
+
+    /// Waits no more for what happens to a request.
+    pub(crate) fn leave_request(&self, request: RequestId, ticket: u64) {
+        let mut state = self.lock();
+        let left = state.running(request).and_then(|running| running.updates.leave(ticket));
+        state.discard(left);
     }
 
     /// Sends a ping; `None` where too many are on the way.
@@ -421,11 +432,12 @@ impl State {
     fn handle_call_event(&mut self, event: CallEvent, chores: &mut Chores) {
         match event {
             CallEvent::Request(request) => {
-                let running = Running { id: request.id, handler: None, updates: None, withdrawn: false };
+                let running =
+                    Running { id: request.id, handler: None, updates: Line::default(), withdrawn: false };
                 // A slot is free only once its request was answered, and nobody waits for that one any more.
-                if let Some(before) = self.requests.put(request.id.slot(), running) {
+                if let Some(mut before) = self.requests.put(request.id.slot(), running) {
                     self.discard(before.handler);
-                    self.discard(before.updates);
+                    before.updates.call_all(&mut self.discarded);
                 }
                 chores.requests.push(request);
             }
@@ -435,7 +447,9 @@ impl State {
                     .extend(self.calls.get_mut(call.slot()).and_then(|waiter| waiter.take_waker(call)));
             }
             CallEvent::RequestUpdated(request) => {
-                chores.wakers.extend(self.running(request).and_then(|running| running.updates.take()));
+                if let Some(running) = self.running(request) {
+                    running.updates.call_all(&mut chores.wakers);
+                }
             }
             CallEvent::Withdrawn(request, why) => self.withdraw(request, why, chores),
             CallEvent::Capacity => self.serve_queue(chores),
@@ -466,9 +480,23 @@ impl State {
     fn withdraw(&mut self, request: RequestId, why: Withdrawn, chores: &mut Chores) {
         let Some(running) = self.running(request) else { return };
         running.withdrawn = true;
-        let wakers = running.handler.take().into_iter().chain(running.updates.take());
+        chores.wakers.extend(running.handler.take());
+        running.updates.call_all(&mut chores.wakers);
         tracing::trace!(%request, ?why, "a request was withdrawn");
-        chores.wakers.extend(wakers);
+    }
+
+    /// Wakes the task when an update has come for a request, and when nobody waits for its answer any more. `false` where
+    /// the request is over.
+    pub(crate) fn wait_in(
+        &mut self,
+        request: RequestId,
+        ticket: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let Some(running) = self.running(request) else { return false };
+        let replaced = running.updates.wait(ticket, cx);
+        self.discard(replaced);
+        true
     }
 
     fn running(&mut self, request: RequestId) -> Option<&mut Running> {

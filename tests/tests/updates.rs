@@ -1,5 +1,9 @@
 //! Updates of open calls, both ways.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use fluxar::{Code, Raw, Request};
@@ -24,6 +28,7 @@ schedulers! {
     updates_that_cannot_be_sent_say_so
     an_update_of_another_type_is_an_error_of_its_own
     a_waiting_update_ends_with_its_call
+    several_may_wait_for_updates_of_one_request
 }
 
 // spec: §10.3
@@ -286,4 +291,56 @@ async fn a_waiting_update_ends_with_its_call(net: Net) {
     assert_eq!(call.next_update::<Raw>().await, None, "the deadline ends the wait");
     assert_eq!(call.await.unwrap_err().code, Code::DEADLINE_EXCEEDED);
     dropped.reached(1).await;
+}
+
+// spec: §10.3
+async fn several_may_wait_for_updates_of_one_request(net: Net) {
+    let waiting = Counter::new();
+    let ends = Counter::new();
+    let site = Site::with(net, |builder| {
+        let (waiting, ends) = (waiting.clone(), ends.clone());
+        builder.handle("share", move |request: Request| {
+            let (waiting, ends) = (waiting.clone(), ends.clone());
+            async move {
+                let request = Arc::new(request);
+                let (last, mut taken) = tokio::sync::mpsc::unbounded_channel();
+                for _ in 0..3 {
+                    let (request, waiting, ends, last) =
+                        (request.clone(), waiting.clone(), ends.clone(), last.clone());
+                    tokio::spawn(async move {
+                        loop {
+                            let mut next = pin!(request.next_update::<u32>());
+                            let first = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+                            waiting.add();
+                            let next = match first {
+                                Poll::Ready(next) => next,
+                                Poll::Pending => next.await,
+                            };
+                            match next {
+                                Some(number) => last.send(number.unwrap()).unwrap(),
+                                None => break,
+                            }
+                        }
+                        ends.add();
+                    });
+                }
+                let numbers = [taken.recv().await.unwrap(), taken.recv().await.unwrap()];
+                Ok(numbers)
+            }
+        })
+    })
+    .await;
+    let client = site.client().await;
+    let mut call = client.call::<[u32; 2]>("share", &()).start().await.unwrap();
+    waiting.reached(3).await;
+    call.update(&7).await.unwrap();
+    waiting.reached(4).await;
+    call.update(&8).await.unwrap();
+    assert_eq!(call.await, Ok([7, 8]));
+    // The answer ends all of them, and so does a cancel.
+    ends.reached(3).await;
+    let call = client.call::<[u32; 2]>("share", &()).start().await.unwrap();
+    waiting.reached(8).await;
+    drop(call);
+    ends.reached(6).await;
 }
