@@ -14,6 +14,7 @@ mod clock;
 mod connections;
 mod driver;
 mod farewell;
+mod floats;
 mod handler;
 mod line;
 mod nulls;

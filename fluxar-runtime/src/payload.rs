@@ -1,7 +1,8 @@
 //! Payloads: any serde type, or raw CBOR.
 //!
 //! cbor4ii is fast and covers what two programs in Rust say to each other. Where it falls short of what other languages
-//! write, ciborium takes over: floats in their shortest form, byte strings for lists of numbers, null for nothing.
+//! write, ciborium takes over: floats in their shortest form or as integers, byte strings for lists of numbers, null for
+//! nothing.
 
 use std::cell::Cell;
 
@@ -10,6 +11,7 @@ use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::floats::Floats;
 use crate::nulls::Nulls;
 
 /// What can be sent: every [`Serialize`] type, and [`Raw`]. `()` is sent as null (§5.11), also within other values.
@@ -75,7 +77,7 @@ impl<T: DeserializeOwned> FromPayload for T {
 /// is left in the end.
 fn decode_leniently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut rest = bytes;
-    let value = ciborium::from_reader(&mut rest).map_err(|error| error.to_string())?;
+    let Floats(value) = ciborium::from_reader(&mut rest).map_err(|error| error.to_string())?;
     // A tuple ends before the end of a list of unknown length.
     match rest.iter().all(|byte| *byte == BREAK) {
         true => Ok(value),
@@ -216,6 +218,45 @@ mod tests {
             "text in pieces"
         );
         assert_eq!(decoded::<u8>(&[0xd8, 0x40, 0x05]), Ok(5), "a tagged number");
+    }
+
+    #[test]
+    fn an_integer_is_a_float() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Point {
+            x: f64,
+            y: Option<f32>,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        enum Shape {
+            Circle(f64),
+            Line(f64, Vec<f64>),
+            Dot { at: Point },
+        }
+
+        assert_eq!(decoded::<f64>(&[0x05]), Ok(5.0));
+        assert_eq!(decoded::<f32>(&[0x24]), Ok(-5.0));
+        let least = [0x3b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(decoded::<f64>(&least), Ok(-18446744073709551616.0));
+        assert_eq!(decoded::<Vec<f64>>(&[0x83, 1, 0xf9, 0x3e, 0, 0x20]), Ok(vec![1.0, 1.5, -1.0]));
+        assert_eq!(decoded::<Point>(b"\xa2\x61x\x05\x61y\x06"), Ok(Point { x: 5.0, y: Some(6.0) }));
+        assert_eq!(decoded::<Point>(b"\xa2\x61x\x05\x61y\xf6"), Ok(Point { x: 5.0, y: None }));
+        assert_eq!(decoded::<Shape>(b"\xa1\x66Circle\x02"), Ok(Shape::Circle(2.0)));
+        assert_eq!(decoded::<Shape>(b"\xa1\x64Line\x82\x02\x81\x03"), Ok(Shape::Line(2.0, vec![3.0])));
+        let at = Point { x: 1.0, y: None };
+        assert_eq!(decoded::<Shape>(b"\xa1\x63Dot\xa1\x62at\xa1\x61x\x01"), Ok(Shape::Dot { at }));
+        let table = std::collections::BTreeMap::from([("a".to_string(), (1u8, 2.0))]);
+        assert_eq!(
+            decoded::<std::collections::BTreeMap<String, (u8, f64)>>(b"\xa1\x61a\x82\x01\x02"),
+            Ok(table)
+        );
+        // A tag means nothing to who asks for a number, as elsewhere.
+        assert_eq!(decoded::<f64>(&[0xc1, 0x05]), Ok(5.0));
+        assert_eq!(decoded::<f64>(&[0xc1, 0xd8, 0x40, 0xf9, 0x3e, 0]), Ok(1.5));
+        // The other way round nothing is lost either.
+        assert!(decoded::<u8>(&[0xf9, 0x3e, 0]).is_err());
+        assert!(decoded::<f64>(&[0x61, b'5']).is_err());
+        assert!(decoded::<f64>(&[0xf6]).is_err());
     }
 
     #[test]
