@@ -211,7 +211,7 @@ impl<T> OpenCall<T> {
     ///
     /// # Errors
     ///
-    /// `cancelled` where the call has its outcome already; `message_too_large`; or the value's own serialization.
+    /// `cancelled` where the call has its outcome, or gets it meanwhile; `message_too_large`; or the value's own serialization.
     ///
     /// # Cancel safety
     ///
@@ -220,7 +220,11 @@ impl<T> OpenCall<T> {
         let payload = value.to_payload()?;
         let Some(call) = self.call else { return Err(update_error(fluxar_proto::UpdateError::Gone)) };
         let mut turn = Turn::new(self.shared.clone(), Purpose::Update);
-        let send = poll_fn(|cx| turn.poll_update(cx, |connection| connection.update(call, payload.clone())));
+        let send = poll_fn(|cx| {
+            let is_open =
+                |state: &mut crate::shared::State, cx: &mut Context<'_>| state.wait_while_open(call, cx);
+            turn.poll_update(cx, is_open, |connection| connection.update(call, payload.clone()))
+        });
         send.await.map_err(update_error)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use fluxar_proto::message::Meta;
@@ -10,7 +11,7 @@ use fluxar_proto::{DecodeError, Error, Payload, RequestId, Text, UpdateError};
 
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 use crate::turn::{Purpose, Turn};
 
 /// A call of the other peer, handed to the handler of its method.
@@ -103,8 +104,13 @@ impl Request {
         let payload = value.to_payload()?;
         let id = self.request.id;
         let mut turn = Turn::new(self.shared.clone(), Purpose::Update);
-        let send =
-            poll_fn(|cx| turn.poll_update(cx, |connection| connection.update_request(id, payload.clone())));
+        let mut place = Place { request: self, ticket: None };
+        let send = poll_fn(|cx| {
+            let is_open = |state: &mut State, cx: &mut Context<'_>| {
+                state.connection.is_wanted(id) && state.wait_in(id, &mut place.ticket, cx)
+            };
+            turn.poll_update(cx, is_open, |connection| connection.update_request(id, payload.clone()))
+        });
         send.await.map_err(update_error)
     }
 

@@ -93,6 +93,8 @@ impl Drop for Watch<'_> {
 struct Waiter {
     call: CallId,
     waker: Option<Waker>,
+    /// The outcome is there.
+    done: bool,
 }
 
 /// A handler runs.
@@ -441,10 +443,15 @@ impl State {
                 }
                 chores.requests.push(request);
             }
-            CallEvent::Response(call) | CallEvent::Updated(call) => {
-                chores
-                    .wakers
-                    .extend(self.calls.get_mut(call.slot()).and_then(|waiter| waiter.take_waker(call)));
+            CallEvent::Response(call) => {
+                let waiter = self.waiter(call);
+                chores.wakers.extend(waiter.and_then(|waiter| {
+                    waiter.done = true;
+                    waiter.waker.take()
+                }));
+            }
+            CallEvent::Updated(call) => {
+                chores.wakers.extend(self.waiter(call).and_then(|waiter| waiter.waker.take()));
             }
             CallEvent::RequestUpdated(request) => {
                 if let Some(running) = self.running(request) {
@@ -470,11 +477,24 @@ impl State {
         let replaced = match self.calls.get_mut(call.slot()) {
             Some(waiter) if waiter.call == call => register(&mut waiter.waker, cx),
             _ => {
-                let waiter = Waiter { call, waker: Some(cx.waker().clone()) };
+                let waiter = Waiter { call, waker: Some(cx.waker().clone()), done: false };
                 self.calls.put(call.slot(), waiter).and_then(|before| before.waker)
             }
         };
         self.discard(replaced);
+    }
+
+    /// The same while the call has no outcome yet; `false` once it has.
+    pub(crate) fn wait_while_open(&mut self, call: CallId, cx: &mut Context<'_>) -> bool {
+        let open = self.waiter(call).is_some_and(|waiter| !waiter.done);
+        if open {
+            self.wait_for(call, cx);
+        }
+        open
+    }
+
+    fn waiter(&mut self, call: CallId) -> Option<&mut Waiter> {
+        self.calls.get_mut(call.slot()).filter(|waiter| waiter.call == call)
     }
 
     fn withdraw(&mut self, request: RequestId, why: Withdrawn, chores: &mut Chores) {
@@ -517,12 +537,6 @@ impl State {
             _ => Code::INVALID_ARGUMENT,
         };
         Error::new(code, error.to_string()).with_processed(false)
-    }
-}
-
-impl Waiter {
-    fn take_waker(&mut self, call: CallId) -> Option<Waker> {
-        if self.call == call { self.waker.take() } else { None }
     }
 }
 

@@ -114,11 +114,14 @@ impl Turn {
             self.until = options.timeout.map(|timeout| now + timeout);
         }
         let until = self.until;
-        self.attempt(cx, now, |cx, state| {
+        self.attempt(cx, |cx, state, behind| {
             if until.is_some_and(|until| until <= now) {
                 return Poll::Ready(Err(
                     Error::deadline_exceeded("the deadline passed").with_processed(false)
                 ));
+            }
+            if behind {
+                return Poll::Pending;
             }
             let ready = state.connection.ready_to_call();
             if ready == Err(CallError::Blocked) {
@@ -137,33 +140,35 @@ impl Turn {
         })
     }
 
-    /// Sends an update, or waits until there is room for it.
+    /// Sends an update, or waits until there is room for it, for as long as `is_open` says. That one sees to it, too,
+    /// that the task is woken once it would say otherwise.
     pub(crate) fn poll_update(
         &mut self,
         cx: &mut Context<'_>,
+        is_open: impl FnOnce(&mut State, &mut Context<'_>) -> bool,
         send: impl FnOnce(&mut Connection) -> Result<(), UpdateError>,
     ) -> Poll<Result<(), UpdateError>> {
-        let now = self.shared.clock().now();
-        self.attempt(cx, now, |_, state| match send(&mut state.connection) {
-            Err(UpdateError::Blocked) => Poll::Pending,
-            result => Poll::Ready(result),
+        self.attempt(cx, |cx, state, behind| {
+            match if behind { Err(UpdateError::Blocked) } else { send(&mut state.connection) } {
+                Err(UpdateError::Blocked) if is_open(state, cx) => Poll::Pending,
+                Err(UpdateError::Blocked) => Poll::Ready(Err(UpdateError::Gone)),
+                result => Poll::Ready(result),
+            }
         })
     }
 
-    /// Waits in line, unless nobody else does or this one was called up; then makes the attempt, and goes back to its
-    /// place where that finds no room.
+    /// Makes the attempt, which is told whether others come before it, and waits in line where it comes to nothing: at
+    /// the end, or at the place that this one was called up from.
     fn attempt<T, E>(
         &mut self,
         cx: &mut Context<'_>,
-        now: Instant,
-        attempt: impl FnOnce(&mut Context<'_>, &mut State) -> Poll<Result<T, E>>,
+        attempt: impl FnOnce(&mut Context<'_>, &mut State, bool) -> Poll<Result<T, E>>,
     ) -> Poll<Result<T, E>> {
         let mut next = Vec::new();
         let mut state = self.shared.lock();
         let line = state.queue.line(self.purpose);
         let behind = self.ticket.map_or(!line.is_empty(), |ticket| line.holds(ticket));
-        let late = self.until.is_some_and(|until| until <= now);
-        let result = if behind && !late { Poll::Pending } else { attempt(cx, &mut state) };
+        let result = attempt(cx, &mut state, behind);
         let for_driver = match &result {
             Poll::Pending => {
                 let replaced = state.queue.line(self.purpose).wait(&mut self.ticket, cx);

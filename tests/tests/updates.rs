@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use fluxar::{Code, Raw, Request};
+use fluxar::{Client, Code, Raw, Request};
 use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
+use fluxar_tests::wire::Trap;
 use fluxar_tests::{matrix, schedulers};
 use futures_util::future::join_all;
 
@@ -29,6 +30,7 @@ schedulers! {
     an_update_of_another_type_is_an_error_of_its_own
     a_waiting_update_ends_with_its_call
     several_may_wait_for_updates_of_one_request
+    an_update_that_waits_for_room_ends_with_its_call
 }
 
 // spec: §10.3
@@ -343,4 +345,28 @@ async fn several_may_wait_for_updates_of_one_request(net: Net) {
     waiting.reached(8).await;
     drop(call);
     ends.reached(6).await;
+}
+
+// spec: §10.3, §10.5
+async fn an_update_that_waits_for_room_ends_with_its_call(_: Net) {
+    let trap = Trap::open().await;
+    let connecting = Client::connect(trap.url()).configure(|config| config.send_buffer = 4000).build();
+    let (client, _wire) = tokio::join!(connecting, trap.established());
+    let client = client.unwrap();
+    // Nobody reads: one waits for room, and the other one for its turn.
+    let until_error = async |number: u8| {
+        let call = client.call::<()>("deaf", &number).timeout(Duration::from_millis(300));
+        let mut call = call.start().await.unwrap();
+        let text = "x".repeat(200_000);
+        let error = loop {
+            if let Err(error) = call.update(&text).await {
+                break error;
+            }
+        };
+        (error.code, error.processed, call.await.unwrap_err().code)
+    };
+    let both = async { tokio::join!(until_error(1), until_error(2)) };
+    let both = tokio::time::timeout(Duration::from_secs(5), both).await.expect("the deadline ends them");
+    let ended = (Code::CANCELLED, Some(false), Code::DEADLINE_EXCEEDED);
+    assert_eq!(both, (ended, ended));
 }
