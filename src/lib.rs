@@ -68,8 +68,8 @@
 //!
 //! An [`Error`] has a code (those of gRPC, some of the protocol, and your own from 1,000), a message, data, and says
 //! whether a retry is safe: [`Error::is_retry_safe`] holds where the call was certainly not acted upon. A handler
-//! returns one, or lets `?` turn any other error into a [`HandlerError`], of which the caller learns nothing but that
-//! the handler failed.
+//! returns one, or lets `?` turn any other type that implements [`std::error::Error`] into a [`HandlerError`], of which
+//! the caller learns nothing but that the handler failed; [`HandlerError::other`] does the same for boxed errors.
 //!
 //! # Limits
 //!

@@ -20,7 +20,8 @@ use crate::request::Request;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 
-/// Why a handler failed: `?` makes one of any error.
+/// Why a handler failed: `?` makes one of any type that implements [`std::error::Error`], and [`other`](Self::other) of
+/// what holds one without being one, as a boxed error.
 ///
 /// An [`Error`] reaches the caller as it is; only of that of another call, made by the handler, the caller does not learn
 /// whether *that* call was processed, which says nothing of its own. Any other error is logged, and the caller learns no more than
@@ -44,6 +45,29 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
+    /// Of an error that `?` does not take, because it is a box around any: `Box<dyn Error + Send + Sync>`, or what turns
+    /// into one. A text is one too. An [`Error`] in the box still reaches the caller as it is.
+    ///
+    /// ```
+    /// use fluxar_runtime::HandlerError;
+    ///
+    /// fn load() -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+    ///     Err("no such table".into())
+    /// }
+    ///
+    /// fn handler() -> Result<u32, HandlerError> {
+    ///     let table = load().map_err(HandlerError::other)?;
+    ///     Ok(table + 1)
+    /// }
+    /// assert_eq!(handler().unwrap_err().error().to_string(), "unknown: the handler failed");
+    /// ```
+    pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        match error.into().downcast::<Error>() {
+            Ok(ours) => Self { error: ours.passed_on(), cause: None },
+            Err(cause) => Self { error: Error::new(Code::UNKNOWN, "the handler failed"), cause: Some(cause) },
+        }
+    }
+
     /// What the caller is told.
     pub fn error(&self) -> &Error {
         &self.error
@@ -59,14 +83,7 @@ impl HandlerError {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        let mut error = Some(error);
-        if let Some(ours) =
-            (&mut error as &mut dyn Any).downcast_mut::<Option<Error>>().and_then(Option::take)
-        {
-            return Self { error: ours.passed_on(), cause: None };
-        }
-        let cause = error.map(|error| Box::new(error) as Box<dyn StdError + Send + Sync>);
-        Self { error: Error::new(Code::UNKNOWN, "the handler failed"), cause }
+        Self::other(error)
     }
 }
 
@@ -200,5 +217,20 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         self.respond(Err(Error::new(Code::UNAVAILABLE, "the handler was stopped")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_caller_learns_does_not_depend_on_the_box() {
+        let ours = Error::not_found("no such user");
+        let boxed: Box<dyn StdError + Send + Sync> = Box::new(ours.clone());
+        assert_eq!(HandlerError::other(boxed).error(), HandlerError::from(ours).error());
+        let other = HandlerError::other("secret");
+        assert_eq!(other.error().to_string(), "unknown: the handler failed");
+        assert_eq!(other.cause.unwrap().to_string(), "secret");
     }
 }
