@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A server, on a port that the system chooses.
     let server = Server::bind("tcp://127.0.0.1:0").build().await?;
     register_handlers(&server);
-    let (url, handle) = (server.url(), server.handle_to());
+    let (url, handle) = (server.url(), server.server_handle());
     let serving = tokio::spawn(server.run());
     println!("server   listening on {url}");
 

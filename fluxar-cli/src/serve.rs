@@ -17,7 +17,7 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     if args.conformance {
         conformance::register(&server);
     }
-    let (handle, addresses) = (server.handle_to(), server.addresses().to_vec());
+    let (handle, addresses) = (server.server_handle(), server.addresses().to_vec());
     let serving = tokio::spawn(server.run());
     for address in addresses {
         // That nobody reads this is no reason not to serve.

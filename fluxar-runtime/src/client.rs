@@ -96,7 +96,7 @@ impl<R: Runtime> ClientBuilder<R> {
         self
     }
 
-    /// Connects and shakes hands.
+    /// Connects and shakes hands, which may take the [handshake timeout](crate::Config::handshake_timeout) in all.
     ///
     /// # Errors
     ///
@@ -112,19 +112,19 @@ impl<R: Runtime> ClientBuilder<R> {
         }
         let clock = Clock::new(&self.runtime);
         let ids = clock.ids().map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?;
-        // The handshake timeout covers dialling too: a host that never answers must not take longer than one that does.
+        // One time for both, dialling and shaking hands.
+        let began = clock.now();
         let dialled = dial(&self.runtime, &address, self.settings.config.handshake_timeout).await;
         let link = dialled.map_err(|error| ConnectError::Io(address, error))?;
-        let connection = Connection::initiate(self.settings.config.clone(), clock.now(), ids);
+        let connection = Connection::initiate(self.settings.config.clone(), began, ids);
         let remote = link.remote();
         let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
-        let write_timeout = self.settings.write_timeout;
         let driver = Driver::new(
             &self.runtime,
             link,
             shared.clone(),
             self.router.clone(),
-            write_timeout,
+            &self.settings,
             BytesMut::new(),
         );
         self.runtime.spawn(driver);
@@ -182,7 +182,16 @@ impl fmt::Display for ConnectError {
     }
 }
 
-impl std::error::Error for ConnectError {}
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address(error) => Some(error),
+            Self::WrongTransport(_) => None,
+            Self::Io(_, error) => Some(error),
+            Self::Handshake(error) => Some(error),
+        }
+    }
+}
 
 impl From<AddressError> for ConnectError {
     fn from(error: AddressError) -> Self {

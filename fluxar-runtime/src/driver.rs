@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::ops::Add;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +14,7 @@ use fluxar_proto::{ConnectionError, Instant, Timeout, TransmitBuf};
 use crate::farewell::poll_discard;
 use crate::handler::Router;
 use crate::runtime::{Link, Runtime, Timer};
+use crate::settings::Settings;
 use crate::shared::{Chores, Shared};
 
 /// How much is read at once, at most, in bytes.
@@ -39,10 +39,11 @@ const PIECES: usize = 64;
 /// How often a poll reads and writes before it lets other tasks run.
 const ROUNDS: usize = 16;
 
-/// How long a closed connection tries to write what is left.
+/// How long a closed connection tries to write what is left, within the time that closing may take in all.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// How long a closed connection waits for the peer to close too, so that what we said last still arrives.
+/// How long a closed connection waits for the peer to close too, so that what we said last still arrives;
+/// within the time that closing may take in all.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Drives one connection over one link, to its end.
@@ -51,6 +52,7 @@ pub(crate) struct Driver<R: Runtime> {
     shared: Arc<Shared>,
     router: Router,
     write_timeout: Duration,
+    close_timeout: Duration,
     input: BytesMut,
     read_size: usize,
     out: TransmitBuf,
@@ -60,8 +62,10 @@ pub(crate) struct Driver<R: Runtime> {
     read_closed: bool,
     /// How often in a row the driver has yielded before writing.
     corked: u8,
-    /// Since when the connection is closed.
-    closed: Option<Instant>,
+    /// Until when all is over: from the moment on in which the connection begins to close.
+    over: Option<Instant>,
+    /// Until when a closed connection writes.
+    flush: Option<Instant>,
     /// Since when the transport has taken nothing of what waits.
     stalled: Option<Instant>,
     /// Since when the transport takes nothing at all any more, and what it said.
@@ -87,7 +91,7 @@ impl<R: Runtime> Driver<R> {
         link: R::Link,
         shared: Arc<Shared>,
         router: Router,
-        write_timeout: Duration,
+        settings: &Settings,
         input: BytesMut,
     ) -> Self {
         let now = shared.clock().now();
@@ -98,14 +102,16 @@ impl<R: Runtime> Driver<R> {
             link,
             shared,
             router,
-            write_timeout,
+            write_timeout: settings.write_timeout,
+            close_timeout: settings.config.close_timeout,
             input,
             read_size: READ_MIN,
             out: TransmitBuf::new(),
             unhandled: !input_is_empty,
             read_closed: false,
             corked: 0,
-            closed: None,
+            over: None,
+            flush: None,
             stalled: None,
             broken: None,
             chores: Chores::default(),
@@ -185,9 +191,16 @@ impl<R: Runtime> Driver<R> {
             closed: state.connection.is_closed(),
             deadline: [state.connection.poll_timeout(), in_line].into_iter().flatten().min(),
         };
+        let ending = state.connection.error().is_some();
         drop(state);
-        if turned.closed && self.closed.get_or_insert(now).add(FLUSH) <= now {
-            self.out = TransmitBuf::new();
+        if ending {
+            self.over.get_or_insert(now + self.close_timeout);
+        }
+        if turned.closed {
+            let until = self.within(now + FLUSH);
+            if *self.flush.get_or_insert(until) <= now {
+                self.out = TransmitBuf::new();
+            }
         }
         turned
     }
@@ -252,9 +265,13 @@ impl<R: Runtime> Driver<R> {
 
     fn deadline(&self, core: Option<Instant>) -> Option<Instant> {
         let stall = self.stalled.map(|since| since + self.write_timeout);
-        let since = self.closed.into_iter().chain(self.broken.as_ref().map(|(since, _)| *since)).min();
-        let flush = since.map(|since| since + FLUSH);
-        [core, stall, flush].into_iter().flatten().min()
+        let broken = self.broken.as_ref().map(|(since, _)| *since + FLUSH);
+        [core, stall, self.flush, broken].into_iter().flatten().min()
+    }
+
+    /// `at`, or when all is over: closing has one clock.
+    fn within(&self, at: Instant) -> Instant {
+        self.over.map_or(at, |over| at.min(over))
     }
 
     /// Closes the link so that what was written last arrives.
@@ -262,7 +279,7 @@ impl<R: Runtime> Driver<R> {
         loop {
             match &mut self.ending {
                 Ending::NotYet => {
-                    let until = self.shared.clock().now() + LINGER;
+                    let until = self.within(self.shared.clock().now() + LINGER);
                     self.ending = Ending::ShuttingDown(until);
                 }
                 Ending::ShuttingDown(until) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::payload::{FromPayload, IntoPayload};
 use crate::shared::Shared;
 
 /// The other side of a connection: who dialled whom makes no difference. Cheap to clone; all clones mean the same
-/// connection, and keep nothing open.
+/// connection, and keep nothing open. Two are equal where they mean the same connection.
 #[derive(Clone)]
 pub struct Peer {
     shared: Arc<Shared>,
@@ -88,7 +89,8 @@ impl Peer {
     }
 
     /// Closes the connection, and waits until the peer knows: until what there was to say is written and both sides
-    /// have closed the transport, or two seconds have passed. For programs that end then: what is only
+    /// have closed the transport. A peer that does not read holds it up for [`Config::close_timeout`](crate::Config) (5 s
+    /// where nothing else is set), one that only leaves the transport open for a second. For programs that end then: what is only
     /// [closed](Self::close) when the runtime goes down leaves the peer with a lost connection.
     ///
     /// Returns why the connection has ended, which may have been before.
@@ -119,6 +121,20 @@ impl Peer {
     /// May be dropped at any time.
     pub async fn closed(&self) -> ConnectionError {
         self.shared.ended().await
+    }
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Peer {}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.shared).hash(state);
     }
 }
 

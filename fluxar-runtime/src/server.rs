@@ -57,7 +57,7 @@ impl<R: Runtime + Default> Server<R> {
 impl<R: Runtime> Server<R> {
     /// Runs `handler` when a peer calls `method`. A later one for the same method takes its place.
     ///
-    /// `?` in a handler takes any error; see [`HandlerError`] for what the caller learns. A handler that panics costs
+    /// `?` in a handler takes any [`std::error::Error`]; see [`HandlerError`] for what the caller learns. A handler that panics costs
     /// its caller an `internal` error, and nobody else anything.
     pub fn handle<F, Fut, T>(&self, method: &str, handler: F)
     where
@@ -79,11 +79,13 @@ impl<R: Runtime> Server<R> {
     }
 
     /// A handle that outlives [`run`](Self::run): it knows the connected peers, and stops the server.
-    pub fn handle_to(&self) -> ServerHandle {
+    pub fn server_handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Serves until [`ServerHandle::stop`] is called; then returns once every connection is closed.
+    /// Serves until [`ServerHandle::stop`] is called; then returns once every connection is closed. Takes the server, so
+    /// that whoever wants to stop it gets a [`server_handle`](Self::server_handle) before; without one it serves until
+    /// the future is dropped.
     ///
     /// # Errors
     ///
@@ -161,9 +163,10 @@ impl<R: Runtime> ServerBuilder<R> {
         self
     }
 
-    /// How many links may be in the handshake at once; where there are more, the oldest is cut (§15.3). Default 1,024.
+    /// How many links may be in the handshake at once; where there are more, the oldest is cut (§15.3). At least 1;
+    /// default 1,024.
     pub fn max_handshakes(mut self, max: usize) -> Self {
-        self.max_handshakes = max;
+        self.max_handshakes = max.max(1);
         self
     }
 
@@ -240,7 +243,15 @@ impl fmt::Display for BindError {
     }
 }
 
-impl std::error::Error for BindError {}
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address(error) => Some(error),
+            Self::WrongTransport(_) => None,
+            Self::Io(_, error) => Some(error),
+        }
+    }
+}
 
 impl From<AddressError> for BindError {
     fn from(error: AddressError) -> Self {
@@ -325,8 +336,7 @@ impl<R: Runtime> Accept<R> {
             // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
             self.runtime.spawn(async move { hook(peer).await });
         }
-        let write_timeout = self.settings.write_timeout;
-        Driver::new(&self.runtime, link, shared, self.router.clone(), write_timeout, input).await;
+        Driver::new(&self.runtime, link, shared, self.router.clone(), &self.settings, input).await;
     }
 }
 

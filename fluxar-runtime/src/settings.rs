@@ -32,11 +32,13 @@ macro_rules! setters {
         /// Changes the settings of the protocol: limits, timeouts, the agent's name.
         ///
         /// ```
-        /// # fn doc<B>(_: B) {}
-        /// use fluxar_runtime::Config;
-        ///
-        /// let mut config = Config::default();
-        /// config.limits.max_calls = 16;
+        /// # use fluxar_runtime::{Client, ClientBuilder, Runtime};
+        /// # fn doc<R: Runtime + Default>() -> ClientBuilder<R> {
+        /// Client::<R>::connect("tcp://127.0.0.1:7777").configure(|config| {
+        ///     config.limits.max_calls = 16;
+        ///     config.agent = Some("inventory/2".into());
+        /// })
+        /// # }
         /// ```
         pub fn configure(mut self, change: impl FnOnce(&mut fluxar_proto::Config)) -> Self {
             self.settings.configure(change);
@@ -59,7 +61,7 @@ macro_rules! setters {
 
         /// Runs `handler` when the other side calls `method`. A later one for the same method takes its place.
         ///
-        /// `?` in a handler takes any error; see [`HandlerError`](crate::HandlerError) for what the caller learns.
+        /// `?` in a handler takes any [`std::error::Error`]; see [`HandlerError`](crate::HandlerError) for what the caller learns.
         pub fn handle<F, Fut, T>(self, method: &str, handler: F) -> Self
         where
             F: Fn(crate::Request) -> Fut + Send + Sync + 'static,

@@ -34,7 +34,7 @@ impl Site {
 
     /// Runs a server that is built already.
     pub fn of(server: Server) -> Self {
-        let (url, handle) = (server.url(), server.handle_to());
+        let (url, handle) = (server.url(), server.server_handle());
         Self { url, handle, running: Some(tokio::spawn(server.run())) }
     }
 

@@ -40,7 +40,7 @@ async fn bytes_may_come_and_go_in_pieces_of_any_size(net: Net) {
         .build()
         .await
         .unwrap();
-    let (url, handle) = (server.url(), server.handle_to());
+    let (url, handle) = (server.url(), server.server_handle());
     let running = tokio::spawn(server.run());
     let client =
         ClientBuilder::new(Chaos::in_pieces(&mut random), url).handle("echo", echo).build().await.unwrap();

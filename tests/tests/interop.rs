@@ -115,7 +115,7 @@ async fn rust_server() -> (ServerHandle, String) {
         let answer: Raw = request.peer().call(&method, &payload).await?;
         Ok(answer)
     });
-    let (handle, url) = (server.handle_to(), server.url());
+    let (handle, url) = (server.server_handle(), server.url());
     tokio::spawn(server.run());
     (handle, url.rsplit(':').next().unwrap().to_owned())
 }

@@ -18,6 +18,7 @@ matrix! {
     answers_given_before_a_close_arrive
     dropping_the_client_closes_the_connection
     both_sides_may_close_at_once
+    closing_to_a_peer_that_does_not_read_takes_the_close_timeout
     a_runtime_that_ends_tells_nobody_but_loses_nobody
     a_heartbeat_keeps_quiet_connections
 }
@@ -366,4 +367,24 @@ async fn statistics_count_what_happens(net: Net) {
     assert!(info.agent.unwrap().starts_with("fluxar-rs/"));
     assert_eq!((info.version, info.limits), (1, fluxar::Limits::default()));
     assert!(peer.info().is_some());
+}
+
+// spec: §8.7
+async fn closing_to_a_peer_that_does_not_read_takes_the_close_timeout(_: Net) {
+    let trap = Trap::open().await;
+    let connecting = Client::connect(trap.url())
+        .configure(|config| {
+            config.send_buffer = 4000;
+            config.close_timeout = Duration::from_millis(200);
+        })
+        .build();
+    let (client, _wire) = tokio::join!(connecting, trap.established());
+    let client = client.unwrap();
+    let mut call = client.call::<Raw>("deaf", &()).start().await.unwrap();
+    let text = "x".repeat(200_000);
+    while tokio::time::timeout(Duration::from_millis(200), call.update(&text)).await.is_ok() {}
+    let since = std::time::Instant::now();
+    assert_eq!(client.shut_down().await, ConnectionError::ClosedLocally(None));
+    // Neither a second for the rest nor one for the peer comes on top.
+    assert!(since.elapsed() < Duration::from_millis(1000), "{:?}", since.elapsed());
 }

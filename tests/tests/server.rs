@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use fluxar::{BindError, Client, Code, ConnectionError, Error, Server, Transport};
+use fluxar::{BindError, Client, Code, ConnectError, ConnectionError, Error, Request, Server, Transport};
 use fluxar_tests::net::{Net, eventually, socket_path};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::{Site, common};
@@ -19,6 +19,9 @@ matrix! {
     stopping_cuts_handshakes
     a_server_whose_run_is_dropped_listens_no_more
     the_handle_knows_who_is_connected
+    a_peer_is_its_connection
+    a_server_always_has_room_for_one_handshake
+    what_could_not_be_bound_or_reached_says_why
     clients_come_and_go
     watching_a_connection_for_a_while_leaves_nothing_behind
 }
@@ -88,7 +91,7 @@ async fn stopping_without_a_connection_ends_run(net: Net) {
 
 async fn stopping_before_running_ends_run_at_once(net: Net) {
     let server = Server::bind(net.url()).build().await.unwrap();
-    server.handle_to().stop();
+    server.server_handle().stop();
     server.run().await.unwrap();
 }
 
@@ -106,7 +109,7 @@ async fn stopping_cuts_handshakes(net: Net) {
 
 async fn a_server_whose_run_is_dropped_listens_no_more(net: Net) {
     let server = common(Server::bind(net.url())).build().await.unwrap();
-    let (url, handle) = (server.url(), server.handle_to());
+    let (url, handle) = (server.url(), server.server_handle());
     let running = tokio::spawn(server.run());
     let client = Client::connect(&url).build().await.unwrap();
     running.abort();
@@ -284,12 +287,12 @@ async fn bad_urls_are_errors(_: Net) {
         assert!(matches!(error, BindError::Address(_)), "{url}: {error:?}");
         assert!(error.to_string().contains(url));
         let error = Client::connect(url).build().await.unwrap_err();
-        assert!(matches!(error, fluxar::ConnectError::Address(_)), "{url}: {error:?}");
+        assert!(matches!(error, ConnectError::Address(_)), "{url}: {error:?}");
     }
     let error = Server::bind("tcp://127.0.0.1:0").transport(Transport::Unix).build().await.unwrap_err();
     assert!(matches!(error, BindError::WrongTransport(_)), "{error:?}");
     let error = Client::connect(Net::Unix.url()).transport(Transport::Tcp).build().await.unwrap_err();
-    assert!(matches!(error, fluxar::ConnectError::WrongTransport(_)), "{error:?}");
+    assert!(matches!(error, ConnectError::WrongTransport(_)), "{error:?}");
     let missing = socket_path().join("below/nothing.sock");
     let error = Server::bind(format!("unix://{}", missing.display())).build().await.unwrap_err();
     assert!(matches!(error, BindError::Io(..)), "{error:?}");
@@ -352,4 +355,47 @@ async fn connections_that_are_reset_at_once_hold_up_nobody(_: Net) {
     assert_eq!(late.call::<u8>("echo", &1).await, Ok(1));
     assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
     assert!(since.elapsed().as_secs() < 5, "the listener rests after each of them");
+}
+
+async fn a_peer_is_its_connection(net: Net) {
+    let (seen, mut callers) = tokio::sync::mpsc::unbounded_channel();
+    let site = Site::with(net, |builder| {
+        builder.handle("note", move |request: Request| {
+            let noted = seen.send(request.peer());
+            async move { Ok(noted?) }
+        })
+    })
+    .await;
+    let (one, other) = (site.client().await, site.client().await);
+    for client in [&one, &one, &other] {
+        client.call::<()>("note", &()).await.unwrap();
+    }
+    let peers = [callers.recv().await.unwrap(), callers.recv().await.unwrap(), callers.recv().await.unwrap()];
+    assert_eq!(peers[0], peers[1]);
+    assert_ne!(peers[0], peers[2]);
+    assert_ne!(peers[0], one.peer(), "each side has its own");
+    let distinct: std::collections::HashSet<_> = peers.into_iter().collect();
+    assert_eq!(distinct, site.handle().peers().into_iter().collect());
+}
+
+// spec: §15.3
+async fn a_server_always_has_room_for_one_handshake(net: Net) {
+    let site = Site::with(net, |builder| builder.max_handshakes(0)).await;
+    assert_eq!(site.client().await.call::<u8>("echo", &1).await, Ok(1));
+}
+
+async fn what_could_not_be_bound_or_reached_says_why(net: Net) {
+    fn kind(error: &dyn std::error::Error) -> Option<ErrorKind> {
+        error.source()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    }
+    let site = Site::open(net).await;
+    let bind = Server::bind(site.url()).build().await.unwrap_err();
+    assert_eq!(kind(&bind), Some(ErrorKind::AddrInUse));
+    let url = site.url().to_owned();
+    site.close().await;
+    let refused = Client::connect(url).build().await.unwrap_err();
+    assert!(matches!(kind(&refused), Some(ErrorKind::ConnectionRefused | ErrorKind::NotFound)), "{refused}");
+    let handshake = ConnectError::from(ConnectionError::ClosedByPeer(None));
+    let source = std::error::Error::source(&handshake).and_then(|why| why.downcast_ref::<ConnectionError>());
+    assert_eq!(source, Some(&ConnectionError::ClosedByPeer(None)));
 }

@@ -62,7 +62,7 @@ fn a_reader_that_has_left_is_no_error() {
 #[tokio::test]
 async fn a_peer_that_goes_ends_it() {
     let server = Server::bind("tcp://127.0.0.1:0").build().await.unwrap();
-    let (url, handle) = (server.url(), server.handle_to());
+    let (url, handle) = (server.url(), server.server_handle());
     tokio::spawn(server.run());
     let (mut ping, first) = tokio::task::spawn_blocking(move || {
         let mut ping = Running::start(["ping", &url, "-i", "1h"]);
