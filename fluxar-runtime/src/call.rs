@@ -13,9 +13,10 @@ use fluxar_proto::message::encode_meta;
 use fluxar_proto::{CallId, CallOptions, Code, Error, Payload};
 
 use crate::payload::{FromPayload, IntoPayload};
+use crate::queue::Purpose;
 use crate::request::update_error;
 use crate::shared::Shared;
-use crate::turn::{Purpose, Turn};
+use crate::turn::Turn;
 
 /// A call that is about to be made; `.await` makes it and gives its outcome.
 ///

@@ -20,6 +20,7 @@ mod line;
 mod nulls;
 mod payload;
 mod peer;
+mod queue;
 mod random;
 mod request;
 mod runtime;

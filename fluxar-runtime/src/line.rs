@@ -36,12 +36,14 @@ impl Line {
         self.waiting.remove(&ticket)
     }
 
+    /// Calls the first one up.
+    pub(crate) fn pop(&mut self) -> Option<(u64, Waker)> {
+        self.waiting.pop_first()
+    }
+
     /// Calls the first `count` up.
     pub(crate) fn call_up(&mut self, count: usize, wakers: &mut Vec<Waker>) {
-        for _ in 0..count {
-            let Some((_, waker)) = self.waiting.pop_first() else { return };
-            wakers.push(waker);
-        }
+        wakers.extend((0..count).map_while(|_| self.pop()).map(|(_, waker)| waker));
     }
 
     /// Calls everybody up.

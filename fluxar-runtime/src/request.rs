@@ -11,8 +11,9 @@ use fluxar_proto::{DecodeError, Error, Payload, RequestId, Text, UpdateError};
 
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
+use crate::queue::Purpose;
 use crate::shared::{Shared, State};
-use crate::turn::{Purpose, Turn};
+use crate::turn::Turn;
 
 /// A call of the other peer, handed to the handler of its method.
 ///

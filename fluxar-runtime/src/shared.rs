@@ -14,8 +14,8 @@ use fluxar_proto::{
 
 use crate::clock::Clock;
 use crate::line::Line;
+use crate::queue::Queue;
 use crate::request::Request;
-use crate::turn::Queue;
 
 /// One connection: the core behind a lock, and who waits for what.
 ///
@@ -459,15 +459,24 @@ impl State {
                 }
             }
             CallEvent::Withdrawn(request, why) => self.withdraw(request, why, chores),
-            CallEvent::Capacity => self.serve_queue(chores),
+            CallEvent::Capacity => {
+                self.serve_calls(&mut chores.wakers);
+                self.queue.serve_updates(&mut chores.wakers);
+            }
             _ => {}
         }
     }
 
-    /// Lets as many of those who wait try again as have a chance.
-    fn serve_queue(&mut self, chores: &mut Chores) {
-        if self.queue.serve(self.connection.call_room(), &mut chores.wakers) {
-            self.connection.want_capacity();
+    /// Calls up as many of those who wait for a slot as have one.
+    pub(crate) fn serve_calls(&mut self, wakers: &mut Vec<Waker>) {
+        let room = self.connection.call_room();
+        if self.queue.serve_calls(room, wakers) {
+            // Where there is all the room that there can be, it is promised to those who were called up, and whoever of
+            // them does not use it serves the next one.
+            let most = self.connection.peer().map_or(0, |peer| peer.limits.max_calls as usize);
+            if room < most {
+                self.connection.want_capacity();
+            }
         }
     }
 
