@@ -266,27 +266,25 @@ async fn whoever_comes_later_does_not_overtake(_: Net) {
         wire
     });
     let client = client.unwrap();
-    let calls: Vec<_> = (0..20u32)
-        .map(|number| {
-            let peer = client.peer();
-            tokio::spawn(async move {
-                // As soon as one has its answer it makes another call, which must go to the end of the line.
-                for round in 0..5u32 {
-                    peer.call::<()>("next", &(round, number)).await.unwrap();
-                }
-            })
-        })
-        .collect();
+    let peer = client.peer();
+    // In one task, so that all stand in line when the first of them is answered.
+    let calls = tokio::spawn(async move {
+        join_all((0..20u32).map(async |number| {
+            // As soon as one has its answer it makes another call, which must go to the end of the line.
+            for round in 0..5u32 {
+                peer.call::<()>("next", &(round, number)).await.unwrap();
+            }
+        }))
+        .await;
+    });
     let mut rounds = Vec::new();
     for _ in 0..100 {
         let call = wire.receive().await;
-        rounds.push(call.decode::<(u32, u32)>().0);
+        rounds.push(call.decode::<(u32, u32)>());
         wire.send(&Message::response(call.id)).await;
     }
     assert!(rounds.is_sorted(), "somebody overtook others: {rounds:?}");
-    for call in calls {
-        call.await.unwrap();
-    }
+    calls.await.unwrap();
 }
 
 // spec: §10.6
