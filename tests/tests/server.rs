@@ -357,6 +357,7 @@ async fn connections_that_are_reset_at_once_hold_up_nobody(_: Net) {
     assert!(since.elapsed().as_secs() < 5, "the listener rests after each of them");
 }
 
+#[expect(clippy::mutable_key_type, reason = "what a peer is compared by never changes")]
 async fn a_peer_is_its_connection(net: Net) {
     let (seen, mut callers) = tokio::sync::mpsc::unbounded_channel();
     let site = Site::with(net, |builder| {
