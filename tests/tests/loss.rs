@@ -278,9 +278,9 @@ async fn everything_fails_at_once_after_the_end(net: Net) {
 // spec: §8.4, §5.17
 async fn a_peer_that_falls_silent_is_given_up(_: Net) {
     let trap = Trap::open().await;
+    let since = std::time::Instant::now();
     let connect = Client::connect(trap.url()).configure(|config| config.limits.heartbeat_ms = 100);
     let (client, mut wire) = tokio::join!(connect.build(), trap.established());
-    let since = std::time::Instant::now();
     let client = client.unwrap();
     let call = client.call::<Raw>("never", &()).into_future();
     let (error, why) = tokio::join!(call, client.closed());

@@ -324,7 +324,7 @@ fn connections_that_end_give_everything_back() {
 fn the_allocator_counts() {
     alone(|| async {
         let (peak, kept) = peak_of(async { vec![0u8; 3 * MIB] }).await;
-        assert!((3 * MIB..4 * MIB).contains(&peak), "{peak}");
+        assert!(peak.abs_diff(3 * MIB) < MIB / 8, "{peak}");
         let before = MEMORY.current_usage();
         drop(kept);
         assert!(MEMORY.current_usage() + 3 * MIB <= before + MIB / 8);
