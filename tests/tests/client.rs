@@ -22,6 +22,7 @@ schedulers! {
     an_answer_with_a_verb_is_a_violation
     something_else_than_an_answer_is_a_violation
     an_answer_that_chooses_what_was_not_offered_is_a_violation
+    a_server_that_asks_for_a_proof_is_left
     an_answer_that_is_none_is_malformed
     garbage_for_an_answer_is_malformed
     a_second_answer_is_a_violation
@@ -192,17 +193,25 @@ async fn something_else_than_an_answer_is_a_violation(_: Net) {
 
 // spec: §6.4, §6.5
 async fn an_answer_that_chooses_what_was_not_offered_is_a_violation(_: Net) {
-    let unasked: [&[u8]; 6] = [
+    let unasked: [&[u8]; 5] = [
         b"\xa1\x67version\x02",
         b"\xa1\x67version\x00",
         b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x66stream",
         b"\xa2\x67version\x01\x64caps\xa1\x68compress\x64zstd",
-        b"\xa2\x67version\x01\x64next\x65proof",
         b"\xa2\x67version\x01\x63psk\xa1\x65nonce\x40",
     ];
     for answer in unasked {
         violates(async |wire, offer| wire.send(&Message::answer(offer.id).raw(answer)).await).await;
     }
+}
+
+// spec: §6.10
+async fn a_server_that_asks_for_a_proof_is_left(_: Net) {
+    let proof = &b"\xa2\x67version\x01\x64next\x65proof"[..];
+    let (error, mut wire) =
+        failure(async |wire, offer| wire.send(&Message::answer(offer.id).raw(proof)).await).await;
+    assert_eq!(error, ConnectionError::ProofRequired);
+    assert_eq!(wire.closed_for().await, Code::UNAUTHENTICATED);
 }
 
 // spec: §6.2, §6.7
