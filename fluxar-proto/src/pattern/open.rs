@@ -73,3 +73,28 @@ impl OpenIds {
         self.entities.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: §17.2
+    #[test]
+    fn hashes_depend_on_the_id_and_on_keys_of_the_connection() {
+        let hash = |keys: KeyedHash, last| {
+            let mut bytes = [7; Id::LEN];
+            bytes[Id::LEN - 1] = last;
+            keys.hash_one(IdKey(Id::from_bytes(bytes)))
+        };
+        let hashes = [
+            hash(KeyedHash(1, 2), 0),
+            hash(KeyedHash(1, 2), 1),
+            hash(KeyedHash(1, 3), 0),
+            hash(KeyedHash(2, 2), 0),
+        ];
+        for (n, one) in hashes.iter().enumerate() {
+            assert!(hashes.iter().skip(n + 1).all(|other| other != one));
+        }
+        assert_eq!(hash(KeyedHash(1, 2), 0), hashes[0]);
+    }
+}

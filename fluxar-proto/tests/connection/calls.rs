@@ -245,6 +245,24 @@ fn a_large_payload_is_not_copied() {
     assert!((0..100).any(|head| payload.as_bytes().as_ptr() == buffer.wrapping_add(head)));
 }
 
+// spec: §17.2
+#[test]
+fn a_small_result_in_a_large_message_does_not_keep_all_of_it() {
+    for (ballast, len, shared) in [(50_000, 10, false), (10, 50_000, true)] {
+        let mut script = Script::initiator(&config(|_| ()));
+        let call = script.connection.call(script.now, "m", uint(1), options()).unwrap();
+        script.read();
+        let mut response = Msg::continuation(Kind::Call, script.id(), call.wire_id()).payload(blob(len));
+        response.meta = cbor(|out| out.map(1)?.str("ballast")?.bytes(&vec![0; ballast])?.ok());
+        script.send(response).unwrap();
+        let (_, result) = one(script.outcomes());
+        let payload = result.unwrap();
+        assert_eq!(payload, blob(len));
+        let memory = payload.into_bytes().try_into_mut().expect("memory of its own");
+        assert_eq!(memory.capacity() > memory.len(), shared, "{}", memory.capacity());
+    }
+}
+
 // spec: §10.4
 // spec: §10.10
 #[test]

@@ -87,9 +87,16 @@ fn an_offer_holds_what_differs_from_the_defaults() {
 fn limits_that_a_hello_leaves_out_have_their_defaults() {
     let script = Script::responder(&config(|_| ()));
     let peer = script.connection.peer().unwrap();
-    assert_eq!(peer.limits, Limits::ABSENT);
-    assert_eq!(peer.limits.max_message, 1 << 20);
-    assert_eq!(peer.limits.heartbeat_ms, 15_000);
+    let defaults = Limits {
+        max_message: 1_048_576,
+        max_calls: 1_024,
+        max_streams: 256,
+        stream_window: 262_144,
+        max_subscriptions: 1_024,
+        max_inflight: 256,
+        heartbeat_ms: 15_000,
+    };
+    assert_eq!(peer.limits, defaults);
 }
 
 // spec: §6.2
@@ -108,6 +115,22 @@ fn unknown_keys_names_and_limits_are_ignored() {
     assert_eq!((peer.version, peer.limits.max_calls), (1, 5));
     assert!(peer.features.is_empty(), "what is not built is not chosen");
     assert!(script.send(Msg::opening(Kind::Control, id(1), verb::PING)).is_ok());
+}
+
+// spec: §6.2
+// spec: §17.2
+#[test]
+fn of_the_features_offered_those_that_exist_are_shown_once() {
+    let offer = cbor(|out| {
+        out.map(2)?.str("versions")?.array(1)?.u8(1)?;
+        out.str("caps")?.map(1)?.str("features")?.array(1_000)?;
+        for n in 0..250 {
+            out.str("lanes")?.str("stream")?.str(&n.to_string())?.str("stream")?;
+        }
+        Ok(())
+    });
+    let offered = incoming(&offer_with(offer).frame()).unwrap();
+    assert_eq!(offered.offer().features, ["lanes", "stream"]);
 }
 
 // spec: §6.5
@@ -505,13 +528,15 @@ fn an_answer_without_a_version_is_malformed() {
 fn limits_beyond_what_can_be_are_cut_and_not_refused() {
     let offer = cbor(|out| {
         out.map(2)?.str("versions")?.array(1)?.u8(1)?;
-        out.str("limits")?.map(3)?.str("max_message")?.u64(u64::MAX)?;
+        out.str("limits")?.map(4)?.str("max_message")?.u64(u64::MAX)?;
+        out.str("stream_window")?.u64(1 << 31)?;
         out.str("max_calls")?.u64(u64::MAX)?.str("heartbeat_ms")?.u64(u64::MAX)?.ok()
     });
     let script = Script::responder_with(&config(|_| ()), offer);
     let limits = script.connection.peer().unwrap().limits;
     assert_eq!(limits.max_message, u32::MAX - 64);
     assert_eq!((limits.max_calls, limits.heartbeat_ms), (u32::MAX, u32::MAX));
+    assert_eq!(limits.stream_window, (1 << 31) - 1);
 }
 
 // spec: §6.7
