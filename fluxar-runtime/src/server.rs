@@ -293,8 +293,10 @@ struct Accept<R: Runtime> {
 }
 
 impl<R: Runtime> Accept<R> {
-    async fn run(self, mut listener: R::Listener) {
+    async fn run(self, listener: R::Listener) {
         let listening = Listening(self.connections.clone());
+        // Dropped before that: once the server has ended, others can listen there.
+        let mut listener = listener;
         let this = Arc::new(self);
         loop {
             match listening.until_stopped(listener.accept()).await {
