@@ -337,6 +337,27 @@ fn a_cancel_takes_back_an_answer_that_is_not_sent_yet() {
 
 // spec: §10.4
 #[test]
+fn what_was_taken_back_touches_nothing_that_has_its_place() {
+    let mut script = Script::responder(&config(|_| ()));
+    let cancelled = script.call("m");
+    let request = one(requests(&script.events())).id;
+    script.connection.respond(request, Ok(uint(1))).unwrap();
+    script.follow(cancelled, Some(verb::CANCEL)).unwrap();
+    let later = script.call("m");
+    let request = one(requests(&script.events())).id;
+    assert!(script.read().is_empty());
+    assert!(script.connection.is_wanted(request));
+    script.connection.respond(request, Ok(uint(2))).unwrap();
+    assert_eq!(one(script.read()).reference, Some(later));
+
+    let first = script.connection.call(script.now, "first", uint(1), options()).unwrap();
+    script.connection.cancel(script.now, first).unwrap();
+    let second = script.connection.call(script.now, "second", uint(1), options()).unwrap();
+    assert_eq!((first.slot(), one(script.read()).id), (second.slot(), second.wire_id()));
+}
+
+// spec: §10.4
+#[test]
 fn a_cancel_that_crosses_the_response_harms_nobody() {
     let mut pair = Pair::established(&config(|_| ()));
     let now = pair.now;

@@ -53,6 +53,8 @@ fn a_handler_that_finishes_after_the_deadline_but_before_the_answer_left_changes
     call_with_timeout(&mut script, 10);
     let request = one(requests(&script.events())).id;
     script.wait(ms(10)).unwrap();
+    script.follow(request.wire_id(), Some(verb::UPDATE)).unwrap();
+    assert_eq!(script.connection.stats().dropped, 1, "nobody takes it any more");
     assert_eq!(script.connection.respond(request, Ok(uint(1))), Err(RespondError::Gone));
     assert_eq!(script.connection.respond(request, Ok(uint(1))), Err(RespondError::Gone));
     assert_eq!(one(script.read()).code(), Code::DEADLINE_EXCEEDED);

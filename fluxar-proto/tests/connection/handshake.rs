@@ -523,6 +523,24 @@ fn an_answer_without_a_version_is_malformed() {
 }
 
 // spec: §6.7
+#[test]
+fn every_limit_is_told_and_taken() {
+    let limits = Limits {
+        max_message: 2_001,
+        max_calls: 2,
+        max_streams: 3,
+        stream_window: 4,
+        max_subscriptions: 5,
+        max_inflight: 6,
+        heartbeat_ms: 7_000,
+    };
+    let config = config(|c| c.limits = limits);
+    let mut pair = Pair::new(&config, &config, 3);
+    pair.drive();
+    assert_eq!([0, 1].map(|end| pair.side(end).peer().unwrap().limits), [limits; 2]);
+}
+
+// spec: §6.7
 // spec: §1.4
 #[test]
 fn limits_beyond_what_can_be_are_cut_and_not_refused() {
