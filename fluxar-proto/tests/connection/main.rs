@@ -9,6 +9,7 @@ mod examples;
 mod flood;
 mod handshake;
 mod heartbeat;
+mod hellos;
 mod hostile;
 mod limits;
 mod openings;

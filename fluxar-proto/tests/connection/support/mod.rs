@@ -1,6 +1,7 @@
 //! What the tests have in common: a generator, encoded items, settings, and the two ways to drive a connection.
 
 mod msg;
+mod offers;
 mod pair;
 mod script;
 
@@ -18,6 +19,7 @@ use proptest::prelude::ProptestConfig;
 use rand_core::{TryCryptoRng, TryRng};
 
 pub(crate) use self::msg::Msg;
+pub(crate) use self::offers::{answer, incoming, offer, offer_with, sent};
 pub(crate) use self::pair::{A, B, Chunks, Order, Pair};
 pub(crate) use self::script::Script;
 
