@@ -264,6 +264,19 @@ fn what_running_requests_hold_is_bounded_and_one_is_always_admitted() {
 
 // spec: §10.8
 #[test]
+fn requests_are_held_up_to_the_bound_and_not_a_byte_more() {
+    let call = |script: &mut Script, len| Msg::opening(Kind::Call, script.id(), "m").payload(blob(len));
+    let mut script = Script::responder(&config(|c| c.request_bytes = 2 * (500 + 24)));
+    for (len, admitted) in [(500, 1), (501, 0), (500, 1), (1, 0)] {
+        let message = call(&mut script, len);
+        script.send(message).unwrap();
+        assert_eq!(requests(&script.events()).len(), admitted, "{len}");
+    }
+    assert_eq!(script.connection.stats().request_bytes, 2 * (500 + 24));
+}
+
+// spec: §10.8
+#[test]
 fn bytes_are_held_until_the_handler_has_finished() {
     let mut script = Script::responder(&config(|c| c.request_bytes = 10_000));
     for _ in 0..5 {
