@@ -184,6 +184,22 @@ fn beyond_its_bounds_a_receiver_drops_the_oldest_update_and_counts_it() {
 }
 
 // spec: §10.3
+#[test]
+fn a_caller_bounds_the_updates_that_it_holds_too() {
+    let mut script = Script::initiator(&config(|c| c.updates_per_call = 3));
+    let call = script.connection.call(script.now, "m", uint(1), options()).unwrap();
+    script.read();
+    assert_eq!(script.connection.poll_update(call), Ok(None), "none so far");
+    for n in 0..5 {
+        let update = Msg::continuation(Kind::Call, script.id(), call.wire_id()).verb(verb::UPDATE);
+        script.send(update.payload(uint(n))).unwrap();
+    }
+    assert_eq!((script.events().len(), script.connection.stats().updates_dropped), (1, 2));
+    let held = std::iter::from_fn(|| script.connection.poll_update(call).unwrap());
+    assert_eq!(held.collect::<Vec<_>>(), [2, 3, 4].map(uint));
+}
+
+// spec: §10.3
 // spec: §17.2
 #[test]
 fn an_update_that_is_held_keeps_no_more_memory_than_it_counts_for() {

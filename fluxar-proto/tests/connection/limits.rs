@@ -341,6 +341,12 @@ fn a_call_or_an_update_that_is_too_large_fails_where_it_was_made() {
     let sent = script.read();
     assert_eq!(sent.iter().map(|message| message.body().len()).collect::<Vec<_>>(), [2000, 2000]);
 
+    let meta = cbor(|out| out.map(1)?.str("k")?.bytes(&[0; 100])?.ok());
+    let with_meta = options().with_meta(meta.into());
+    assert_eq!(
+        script.connection.call(now, "m", blob(1976), with_meta),
+        Err(CallError::TooLarge { len: 2104, limit: 2000 }),
+    );
     let timed = options().with_timeout(ms(u64::from(u32::MAX)));
     let fitting =
         (1900..1977).rev().find(|len| script.connection.call(now, "m", blob(*len), timed.clone()).is_ok());
