@@ -237,7 +237,7 @@ fn floods_of_refusals_are_cut_off_before_they_cost() {
     alone(|| async {
         let site = Site::open(Net::Tcp).await;
         let client = warm_up(&site).await;
-        let flood: Vec<u8> = (0..10_000).flat_map(|_| Message::call("no such method").frame()).collect();
+        let flood: Vec<u8> = (0..30_000).flat_map(|_| Message::call("no such method").frame()).collect();
         let before = MEMORY.current_usage();
         let (peak, ()) = peak_of(async {
             for _ in 0..5 {

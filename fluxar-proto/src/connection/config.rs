@@ -29,9 +29,9 @@ pub struct Config {
     pub updates_per_call: usize,
     /// Bytes of updates held for the application, per connection; beyond it updates are dropped. Default 4 MiB.
     pub update_bytes: usize,
-    /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 1,000.
+    /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
-    /// How many more of them are borne each second. Default 200.
+    /// How many more of them are borne each second. Default 2,000.
     pub misuse_per_second: u32,
 }
 
@@ -47,8 +47,8 @@ impl Default for Config {
             request_bytes: 16 << 20,
             updates_per_call: 64,
             update_bytes: 4 << 20,
-            misuse_capacity: 1000,
-            misuse_per_second: 200,
+            misuse_capacity: 10_000,
+            misuse_per_second: 2_000,
         }
     }
 }
