@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fluxar::{ServerBuilder, Stats};
+use fluxar::{Code, ServerBuilder, Stats};
 use tokio::task::JoinHandle;
 
 use crate::net::{Net, eventually};
 use crate::signal::Counter;
 use crate::site::Site;
+use crate::wire::Wire;
 
 /// A server with an honest client, which must not notice anything of what the others do.
 pub struct Field {
@@ -41,6 +42,20 @@ impl Field {
         });
         calls.reached(1).await;
         Self { site, working, calls, enough }
+    }
+
+    /// Sends `bytes` on a new connection, with the handshake done or not, and says what the server closes it for.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
+    pub async fn verdict(&self, shake_hands: bool, bytes: &[u8]) -> Code {
+        let mut wire = Wire::connect(self.site.url()).await;
+        if shake_hands {
+            wire.shake_hands().await;
+        }
+        wire.send_bytes(bytes).await;
+        wire.closed_for().await
     }
 
     /// Checks that the honest client still works, that another one can come, and that nobody else is left.

@@ -17,6 +17,7 @@ matrix! {
     payloads_of_all_shapes_pass
     large_payloads_pass_both_ways
     large_payloads_of_many_calls_do_not_mix
+    both_sides_may_send_more_than_sockets_hold_at_once
     a_request_larger_than_the_peer_takes_is_not_sent
     a_response_larger_than_the_caller_takes_is_an_error
     a_response_of_another_type_says_so
@@ -156,6 +157,22 @@ async fn large_payloads_of_many_calls_do_not_mix(net: Net) {
             let echoed: String = client.call("echo", &text).await.unwrap();
             assert!(echoed == text, "{} bytes came back otherwise", text.len());
         }
+    });
+    join_all(calls).await;
+}
+
+// spec: §8.4, §17.2
+async fn both_sides_may_send_more_than_sockets_hold_at_once(net: Net) {
+    let site = Site::open(net).await;
+    let echo = |request: Request| async move { Ok(request.raw()) };
+    let client = site.connect().handle("echo", echo).build().await.unwrap();
+    let (here, there) = (client.peer(), site.peer().await);
+    let large = Raw::encode(&"x".repeat(4 << 20)).unwrap();
+    // Three, so that they stay below what a side holds of requests (§10.8).
+    // Whoever read only once all of its own is written would wait for ever here: the other side would, too.
+    let calls = [here, there].into_iter().flat_map(|peer| std::iter::repeat_n(peer, 3)).map(|peer| {
+        let large = large.clone();
+        async move { assert!(peer.call::<Raw>("echo", &large).await.unwrap() == large) }
     });
     join_all(calls).await;
 }
