@@ -95,9 +95,9 @@ impl Runtime for Slow {
 // spec: §6.9
 async fn dialling_and_shaking_hands_share_one_timeout(_: Net) {
     let trap = Trap::open().await;
-    let (dial, timeout) = (Duration::from_millis(1000), Duration::from_millis(1200));
+    let timeout = Duration::from_millis(1200);
     let since = Instant::now();
-    let connecting = fluxar_runtime::ClientBuilder::new(Slow(dial), trap.url())
+    let connecting = fluxar_runtime::ClientBuilder::new(Slow(Duration::from_millis(1000)), trap.url())
         .configure(|config| config.handshake_timeout = timeout)
         .build();
     // Accepted, and never answered.
@@ -107,6 +107,5 @@ async fn dialling_and_shaking_hands_share_one_timeout(_: Net) {
         matches!(error, ConnectError::Handshake(ConnectionError::TimedOut(Timeout::Handshake))),
         "{error}"
     );
-    // One after the other they would take longer than that.
-    assert!((timeout..dial + timeout).contains(&since.elapsed()), "{:?}", since.elapsed());
+    assert!((timeout..timeout * 3 / 2).contains(&since.elapsed()), "{:?}", since.elapsed());
 }

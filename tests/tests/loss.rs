@@ -371,19 +371,6 @@ async fn statistics_count_what_happens(net: Net) {
 
 // spec: §8.7
 async fn closing_to_a_peer_that_does_not_read_takes_the_close_timeout(_: Net) {
-    // A busy machine may be late now and then, but not each time.
-    let mut shortest = Duration::MAX;
-    for _ in 0..5 {
-        shortest = shortest.min(close_to_a_deaf_peer().await);
-        if shortest < Duration::from_secs(1) {
-            return;
-        }
-    }
-    panic!("a second for the rest, or one for the peer, came on top: {shortest:?}");
-}
-
-/// How long closing takes to a peer that does not read, with a timeout of 200 ms.
-async fn close_to_a_deaf_peer() -> Duration {
     let trap = Trap::open().await;
     let connecting = Client::connect(trap.url())
         .configure(|config| {
@@ -398,5 +385,6 @@ async fn close_to_a_deaf_peer() -> Duration {
     while tokio::time::timeout(Duration::from_millis(200), call.update(&text)).await.is_ok() {}
     let since = std::time::Instant::now();
     assert_eq!(client.shut_down().await, ConnectionError::ClosedLocally(None));
-    since.elapsed()
+    // Neither a second for the rest nor one for the peer comes on top.
+    assert!(since.elapsed() < Duration::from_millis(1000), "{:?}", since.elapsed());
 }
