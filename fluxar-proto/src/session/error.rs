@@ -142,7 +142,6 @@ impl ConnectionError {
             | Self::Violation(_)
             | Self::ProofRequired
             | Self::TimedOut(_) => Some(Error::new(self.code(), self.to_string())),
-            Self::NoCommonVersion => Some(super::refused_version()),
             _ => None,
         }
     }
