@@ -120,8 +120,9 @@ pub use {
     connection::{Config, Connection, Event, Incoming, Offered, PeerInfo, Progress, Stats, TransmitBuf},
     message::{Error, Payload},
     pattern::{
-        CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
-        Withdrawn,
+        CallError, CallEvent, CallId, CallOptions, Gone, Items, PubSubEvent, Received, Request, RequestId,
+        RespondError, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions, Text,
+        UpdateError, Withdrawn,
     },
     session::{ConnectionError, HelloError, IdSource, Limits, Offer, Origin, Timeout, Violation},
     time::Instant,

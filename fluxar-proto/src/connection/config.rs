@@ -1,10 +1,11 @@
 //! What an application may set of a connection.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::pattern::CallLimits;
-use crate::session::{Limits, cut_agent};
+use crate::pattern::{CallLimits, PubSubLimits, StreamLimits};
+use crate::session::{Limits, cut_agent, feature};
 
 /// The settings of a connection; share one behind an `Arc` among all connections that have the same.
 #[derive(Clone, Debug)]
@@ -12,6 +13,10 @@ use crate::session::{Limits, cut_agent};
 pub struct Config {
     /// What this side calls itself in the handshake, of which 255 bytes are told. Default `fluxar-rs/VERSION`.
     pub agent: Option<String>,
+    /// Whether streams are offered and accepted (§11). Default true.
+    pub stream: bool,
+    /// Whether publish/subscribe is offered and accepted (§12). Default false.
+    pub pubsub: bool,
     /// What this side announces that it is ready to receive. Values outside their range count as its nearest end.
     pub limits: Limits,
     /// How long the handshake may take. Default 10 s.
@@ -23,12 +28,17 @@ pub struct Config {
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`. Default 1 MiB.
     pub send_buffer: usize,
     /// Bytes held for running requests, metadata included, beyond which further ones are refused with
-    /// `resource_exhausted`; one is always admitted. Default 16 MiB.
+    /// `resource_exhausted`; one is always admitted. The same holds, apart from those, for the openings of running streams.
+    /// Default 16 MiB.
     pub request_bytes: usize,
     /// Updates held for the application, per call; beyond it the oldest is dropped. Default 64.
     pub updates_per_call: usize,
     /// Bytes of updates held for the application, per connection; beyond it updates are dropped. Default 4 MiB.
     pub update_bytes: usize,
+    /// Bytes of data queued for sending on one stream beyond which more is `Blocked` there. Default 64 KiB.
+    pub stream_buffer: usize,
+    /// The window of a stream grows with what the path holds, but not beyond this, in bytes (§11.5). Default 16 MiB.
+    pub max_stream_window: u32,
     /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
     /// How many more of them are borne each second. Default 2,000.
@@ -39,6 +49,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             agent: Some(concat!("fluxar-rs/", env!("CARGO_PKG_VERSION")).into()),
+            stream: true,
+            pubsub: false,
             limits: Limits::default(),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
@@ -47,6 +59,8 @@ impl Default for Config {
             request_bytes: 16 << 20,
             updates_per_call: 64,
             update_bytes: 4 << 20,
+            stream_buffer: 64 << 10,
+            max_stream_window: 16 << 20,
             misuse_capacity: 10_000,
             misuse_per_second: 2_000,
         }
@@ -64,6 +78,18 @@ impl Config {
         self.agent.as_deref().map(cut_agent).map(String::from)
     }
 
+    /// The features that are offered.
+    pub(super) fn features(&self) -> Vec<String> {
+        let features = [(self.stream, feature::STREAM), (self.pubsub, feature::PUBSUB)];
+        features.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.into()).collect()
+    }
+
+    /// Those of the features offered that this side has too, in the order of the offer (§6.6).
+    pub(super) fn choose(&self, offered: &[String]) -> Vec<String> {
+        let ours = self.features();
+        offered.iter().filter(|name| ours.contains(name)).cloned().collect()
+    }
+
     pub(super) fn call_limits(&self) -> CallLimits {
         CallLimits {
             max_calls: self.limits.max_calls as usize,
@@ -72,7 +98,21 @@ impl Config {
             request_bytes: self.request_bytes,
             updates_per_call: self.updates_per_call,
             update_bytes: self.update_bytes,
-            misuse_capacity: self.misuse_capacity,
         }
+    }
+
+    pub(super) fn stream_limits(&self) -> StreamLimits {
+        StreamLimits {
+            max_streams: self.limits.max_streams as usize,
+            window: self.limits().stream_window,
+            max_window: self.max_stream_window,
+            max_deadline: self.max_deadline,
+            send_buffer: self.stream_buffer,
+            opening_bytes: self.request_bytes,
+        }
+    }
+
+    pub(super) fn pubsub_limits(&self) -> PubSubLimits {
+        PubSubLimits {}
     }
 }

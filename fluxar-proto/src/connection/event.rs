@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::message::Id;
-use crate::pattern::CallEvent;
+use crate::pattern::{CallEvent, PubSubEvent, StreamEvent};
 use crate::session::ConnectionError;
 
 /// Something that happened, from [`poll_event`](super::Connection::poll_event).
@@ -14,6 +14,10 @@ pub enum Event {
     Established,
     /// Something happened to a call.
     Call(CallEvent),
+    /// Something happened to a stream.
+    Stream(StreamEvent),
+    /// Something happened to a subscription, a publication or a delivery.
+    PubSub(PubSubEvent),
     /// The peer answered a ping that [`ping`](super::Connection::ping) or the heartbeat sent.
     Pong {
         /// The ping.

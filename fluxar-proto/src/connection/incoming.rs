@@ -188,7 +188,7 @@ impl Offered {
         let answer = Answer {
             version: self.version,
             agent: self.config.agent(),
-            features: alloc::vec::Vec::new(),
+            features: self.config.choose(&self.offer.features),
             limits: self.config.limits(),
         };
         Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer)

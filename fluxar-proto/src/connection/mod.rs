@@ -14,7 +14,9 @@ mod incoming;
 mod ops;
 mod receive;
 mod stats;
+mod streams;
 mod transmit;
+mod turns;
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -28,10 +30,13 @@ pub use self::event::Event;
 pub use self::incoming::{Incoming, Offered, Progress};
 pub use self::stats::Stats;
 pub use self::transmit::TransmitBuf;
+use self::turns::Turns;
 use crate::frame;
 use crate::message::{Error, Id, Kind, verb};
-use crate::pattern::{Calls, Context, OpenIds, Outgoing, Target};
-use crate::session::{Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Timeout};
+use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
+use crate::session::{
+    Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Timeout, feature,
+};
 use crate::time::Instant;
 
 /// [`Connection::poll_transmit`] stops once this many bytes wait: what is not encoded yet can still be dropped, and
@@ -111,7 +116,11 @@ pub struct Connection {
     budget: Budget,
     heartbeat: Heartbeat,
     peer: Option<PeerInfo>,
+    refusals: Refusals,
     calls: Calls,
+    streams: Streams,
+    pubsub: PubSub,
+    turns: Turns,
     /// Offer or answer, still to be sent.
     hello: Option<Outgoing>,
     /// Pings to be answered: the latest ones.
@@ -127,7 +136,7 @@ impl Connection {
     /// The initiator's side of a new link: its first message is the offer.
     pub fn initiate(config: Arc<Config>, now: Instant, mut ids: IdSource) -> Self {
         let id = ids.next(now);
-        let offer = Offer::new(config.agent(), config.limits());
+        let offer = Offer::new(config.agent(), config.features(), config.limits());
         let hello = Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode());
         let state = State::Offering { offer: id, deadline: now + config.handshake_timeout };
         Self::new(config, now, ids, state, hello)
@@ -160,7 +169,11 @@ impl Connection {
             budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),
             heartbeat: Heartbeat::new(now),
             peer: None,
+            refusals: Refusals::new(config.misuse_capacity),
             calls: Calls::new(config.call_limits()),
+            streams: Streams::new(config.stream_limits()),
+            pubsub: PubSub::new(config.pubsub_limits()),
+            turns: Turns::default(),
             hello: Some(hello),
             replies: VecDeque::new(),
             pings: heapless::Deque::new(),
@@ -183,7 +196,10 @@ impl Connection {
         let ours = self.config.limits();
         self.max_message = ours.max_message;
         self.heartbeat.start(ours.heartbeat_ms, limits.heartbeat_ms, now);
+        let has = |feature: &str| features.iter().any(|name| name == feature);
         self.calls.start(limits.max_calls, limits.max_message);
+        self.streams.start(has(feature::STREAM), &limits);
+        self.pubsub.start(has(feature::PUBSUB), &limits);
         self.peer = Some(PeerInfo { agent, version, features, limits });
         self.events.push_back(Event::Established);
     }
@@ -207,7 +223,14 @@ impl Connection {
     /// What a close in order has left to be sent is lost.
     fn cut(&mut self, why: &ConnectionError) {
         self.state = State::Closed;
+        self.terminate(why);
+    }
+
+    fn terminate(&mut self, why: &ConnectionError) {
+        self.refusals.clear();
         self.calls.terminate(why, &mut self.open);
+        self.streams.terminate(why, &mut self.open);
+        self.pubsub.terminate(why, &mut self.open);
         self.open.clear();
     }
 
@@ -234,6 +257,8 @@ impl Connection {
             Due::Dead => return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Heartbeat))),
         }
         self.calls.handle_timeout(now, &mut self.open);
+        self.streams.handle_timeout(now, &mut self.open);
+        self.pubsub.handle_timeout(now, &mut self.open);
         Ok(())
     }
 
@@ -252,10 +277,12 @@ impl Connection {
             State::Offering { deadline, .. } | State::Closing { deadline, .. } => Some(deadline),
             State::Established | State::Closed => None,
         };
-        [state, self.heartbeat.next_timeout(), self.calls.next_timeout()].into_iter().flatten().min()
+        let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
+        patterns.into_iter().chain([state, self.heartbeat.next_timeout()]).flatten().min()
     }
 
-    /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then calls.
+    /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the
+    /// peer go on (credit, acknowledgements), then calls, then streams and publications in turn.
     /// Returns how many bytes came to it.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut TransmitBuf) -> usize {
         let before = out.remaining();
@@ -281,7 +308,10 @@ impl Connection {
                 self.hello.is_some()
                     || !self.replies.is_empty()
                     || !self.pings.is_empty()
+                    || !self.refusals.is_empty()
                     || self.calls.wants_transmit()
+                    || self.streams.wants_transmit()
+                    || self.pubsub.wants_transmit()
             }
         }
     }
@@ -305,11 +335,19 @@ impl Connection {
         if let Some(ping) = self.replies.pop_front() {
             return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));
         }
+        if self.streams.take_rtt_wanted() && self.heartbeat.can_ping() && !self.pings.is_full() {
+            self.queue_ping(now);
+        }
         if let Some(id) = self.pings.pop_front() {
             return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
         }
-        let Self { calls, ids, open, budget, .. } = self;
-        calls.poll_outgoing(&mut Context { now, ids, open, budget })
+        let Self { calls, streams, pubsub, turns, ids, open, budget, refusals, .. } = self;
+        if let Some(refusal) = refusals.poll(now, ids) {
+            return Some(refusal);
+        }
+        let cx = &mut Context { now, ids, open, budget, refusals };
+        let urgent = streams.poll_urgent(cx).or_else(|| pubsub.poll_urgent(cx));
+        urgent.or_else(|| turns.next(calls, streams, pubsub, cx))
     }
 
     fn take_close(&mut self, now: Instant) -> Option<Outgoing> {
@@ -340,6 +378,12 @@ impl Connection {
         if let Some(event) = self.calls.poll_event() {
             return Some(Event::Call(event));
         }
+        if let Some(event) = self.streams.poll_event() {
+            return Some(Event::Stream(event));
+        }
+        if let Some(event) = self.pubsub.poll_event() {
+            return Some(Event::PubSub(event));
+        }
         let error = self.error.as_ref()?;
         let first = !core::mem::replace(&mut self.closed_event, true);
         first.then(|| Event::Closed(error.clone()))
@@ -364,8 +408,7 @@ impl Connection {
 
     fn finish(&mut self, error: ConnectionError) {
         self.heartbeat.stop();
-        self.calls.terminate(&error, &mut self.open);
-        self.open.clear();
+        self.terminate(&error);
         self.error = Some(error);
     }
 }

@@ -24,8 +24,8 @@ impl Connection {
         if self.error.is_some() {
             return Err(CallError::Closed);
         }
-        let Self { calls, ids, open, budget, .. } = self;
-        calls.open(method, payload, options, &mut Context { now, ids, open, budget })
+        let Self { calls, ids, open, budget, refusals, .. } = self;
+        calls.open(method, payload, options, &mut Context { now, ids, open, budget, refusals })
     }
 
     /// Whether a call could be made now: to be asked by whoever does not want to hand over a payload in vain.
@@ -56,8 +56,8 @@ impl Connection {
     ///
     /// [`Gone`] where the call has its outcome already.
     pub fn cancel(&mut self, now: Instant, call: CallId) -> Result<(), Gone> {
-        let Self { calls, ids, open, budget, .. } = self;
-        calls.cancel(call, &mut Context { now, ids, open, budget })
+        let Self { calls, ids, open, budget, refusals, .. } = self;
+        calls.cancel(call, &mut Context { now, ids, open, budget, refusals })
     }
 
     /// Answers a request. Each request must be answered in the end, even when nobody waits for the answer any more:
@@ -172,6 +172,8 @@ impl Connection {
         if offered {
             self.heartbeat.stop();
             self.calls.wind_up(&why, &mut self.open);
+            self.streams.wind_up(&why, &mut self.open);
+            self.pubsub.wind_up(&why, &mut self.open);
             self.state = self.closing(now, farewell, true);
             self.error = Some(why);
         } else {
@@ -208,14 +210,21 @@ impl Connection {
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        let calls = self.calls.stats();
+        let (calls, streams) = (self.calls.stats(), self.streams.stats());
+        let (streams_open, streams_serving) = self.streams.open();
         Stats {
             calls_made: calls.made,
             calls_served: calls.served,
             cancelled: calls.cancelled,
-            refused: calls.refused,
-            dropped: self.stats.dropped + calls.late,
+            refused: self.refusals.count(),
+            dropped: self.stats.dropped + calls.late + streams.late,
             updates_dropped: calls.updates_dropped,
+            streams_opened: streams.opened,
+            streams_served: streams.served,
+            streams_open,
+            streams_serving,
+            stream_queued_bytes: self.streams.queued_bytes(),
+            stream_held_bytes: self.streams.held_bytes(),
             calls_in_flight: self.calls.in_flight(),
             requests_running: self.calls.running(),
             queued_bytes: self.calls.queued_bytes(),

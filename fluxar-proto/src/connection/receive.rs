@@ -144,10 +144,13 @@ impl Connection {
         if envelope.reference.is_none() {
             self.check_opening(envelope)?;
         }
+        let Self { calls, streams, pubsub, ids, open, budget, refusals, .. } = self;
+        let cx = &mut Context { now, ids, open, budget, refusals };
         match envelope.kind {
-            Kind::Call => {
-                let Self { calls, ids, open, budget, .. } = self;
-                calls.handle(envelope, frame, &mut Context { now, ids, open, budget })
+            Kind::Call => calls.handle(envelope, frame, cx),
+            Kind::Stream if streams.is_on() => streams.handle(envelope, frame, cx),
+            Kind::Subscribe | Kind::Unsubscribe | Kind::Message if pubsub.is_on() => {
+                pubsub.handle(envelope, frame, cx)
             }
             Kind::Control => self.handle_control(now, envelope),
             _ => self.handle_unsupported(now, envelope),
@@ -162,7 +165,7 @@ impl Connection {
             Err(Violation::MissingTarget)
         } else if envelope.error.is_some() {
             Err(Violation::MisplacedError)
-        } else if self.open.contains(envelope.id) {
+        } else if self.open.contains(envelope.id) && !self.pubsub.is_again(envelope, &self.open) {
             Err(Violation::DuplicateId(envelope.id))
         } else {
             Ok(())
@@ -198,8 +201,8 @@ impl Connection {
         why: &str,
     ) -> Result<(), ConnectionError> {
         let error = Error::new(Code::UNIMPLEMENTED, why);
-        let Self { calls, ids, open, budget, .. } = self;
-        calls.refuse(envelope.kind, envelope.id, error, &mut Context { now, ids, open, budget })
+        let Self { budget, refusals, .. } = self;
+        Ok(refusals.refuse(envelope.kind, envelope.id, error, now, budget)?)
     }
 
     fn drop_message(&mut self) -> Result<(), ConnectionError> {
@@ -220,8 +223,7 @@ impl Connection {
             return Err(ConnectionError::Refused(Error::from(*error)));
         }
         let answer = Answer::decode(envelope.payload)?;
-        // We offer no features, so that none can be chosen (§6.6).
-        if !VERSIONS.contains(&answer.version) || !answer.features.is_empty() {
+        if !VERSIONS.contains(&answer.version) || !answer.fits(&self.config.features()) {
             return Err(Violation::WrongAnswer.into());
         }
         self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
@@ -246,6 +248,7 @@ impl Connection {
             }
             (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
                 Some(rtt) => {
+                    self.streams.note_rtt(rtt);
                     self.events.push_back(Event::Pong { ping, rtt });
                     Ok(())
                 }

@@ -26,10 +26,22 @@ pub struct Stats {
     pub dropped: u64,
     /// Updates dropped because the application did not take them fast enough.
     pub updates_dropped: u64,
+    /// Streams opened.
+    pub streams_opened: u64,
+    /// Streams of the peer accepted.
+    pub streams_served: u64,
     /// Calls of ours without an outcome, or with one that was not taken yet.
     pub calls_in_flight: usize,
     /// Requests of the peer that have a slot now.
     pub requests_running: usize,
+    /// Streams of ours that are not closed.
+    pub streams_open: usize,
+    /// Streams of the peer that have a slot now.
+    pub streams_serving: usize,
+    /// Bytes of stream data that wait for the transport, or for credit, now.
+    pub stream_queued_bytes: usize,
+    /// Bytes of stream data that wait for the application now.
+    pub stream_held_bytes: usize,
     /// Bytes that the calls, answers and updates queued for sending count for now.
     pub queued_bytes: usize,
     /// Bytes that the requests which have a slot count for now.

@@ -46,6 +46,35 @@ impl<'a> Item<'a> {
         Self(bytes)
     }
 
+    /// The encoded elements of an array, one behind the other, without its head and its break.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn elements(self) -> Option<&'a [u8]> {
+        let mut reader = Reader::new(self.0);
+        let head = reader.head().ok().filter(|head| head.major == major::ARRAY)?;
+        let behind = self.0.get(reader.pos()..)?;
+        if head.is_indefinite() { Some(behind.split_last()?.1) } else { Some(behind) }
+    }
+
+    /// The length of the first of several items that lie one behind the other, all of which have been checked before.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn first_len(items: &[u8]) -> usize {
+        let mut reader = Reader::new(items);
+        match skip(&mut reader) {
+            Ok(()) => reader.pos(),
+            Err(_) => items.len(),
+        }
+    }
+
+    /// Whether the item may be an element of an array: that takes one of the levels of nesting.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn fits_in_array(self) -> bool {
+        let nests = self.0.first().is_some_and(|first| (major::ARRAY..=major::TAG).contains(&(first >> 5)));
+        // Each level takes a byte.
+        !nests
+            || self.0.len() < DEPTH_LIMIT
+            || skip_within::<{ DEPTH_LIMIT - 1 }>(&mut Reader::new(self.0)).is_ok()
+    }
+
     /// The encoded item.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
@@ -196,7 +225,11 @@ enum Open {
 /// Passes over one well-formed item. Takes time in proportion to its bytes, and no memory but its stack
 /// frame.
 pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    let mut open = Vec::<Open, DEPTH_LIMIT>::new();
+    skip_within::<DEPTH_LIMIT>(reader)
+}
+
+fn skip_within<const DEPTH: usize>(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    let mut open = Vec::<Open, DEPTH>::new();
     loop {
         let at = reader.pos();
         let head = reader.head()?;
@@ -267,7 +300,7 @@ fn chunks(reader: &mut Reader<'_>, major: u8) -> Result<(), DecodeError> {
 }
 
 /// Takes the break at `at`: it ends the innermost open item, if that is one that a break ends.
-fn close(open: &mut Vec<Open, DEPTH_LIMIT>, at: usize) -> Result<(), DecodeError> {
+fn close<const DEPTH: usize>(open: &mut Vec<Open, DEPTH>, at: usize) -> Result<(), DecodeError> {
     match open.last() {
         Some(Open::Array | Open::Map { value_due: false }) => {
             open.pop();
@@ -280,7 +313,7 @@ fn close(open: &mut Vec<Open, DEPTH_LIMIT>, at: usize) -> Result<(), DecodeError
 /// An item is complete: counts it in what it lies in, closes what that completes, and says whether nothing is
 /// open.
 #[inline]
-fn is_complete(open: &mut Vec<Open, DEPTH_LIMIT>) -> bool {
+fn is_complete<const DEPTH: usize>(open: &mut Vec<Open, DEPTH>) -> bool {
     loop {
         match open.last_mut() {
             None => return true,

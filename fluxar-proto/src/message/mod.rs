@@ -45,9 +45,9 @@ pub use map::KEYS_LIMIT;
 pub use meta::{Meta, MetaBuf, MetaError};
 pub use names::{key, verb};
 #[cfg(feature = "alloc")]
-pub(crate) use payload::build_bytes;
-#[cfg(feature = "alloc")]
 pub use payload::{Payload, encode_meta};
+#[cfg(feature = "alloc")]
+pub(crate) use payload::{build_bytes, encode_uint};
 
 /// The type of a message (§5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

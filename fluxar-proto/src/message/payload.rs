@@ -93,6 +93,11 @@ impl Payload {
     }
 }
 
+/// An unsigned integer.
+pub(crate) fn encode_uint(value: u32) -> Payload {
+    Payload::build(|out| out.u32(value)?.ok())
+}
+
 /// Encodes into a buffer of its own.
 pub(crate) fn build_bytes(
     write: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> Result<(), encode::Error<Infallible>>,

@@ -1,13 +1,27 @@
-//! L5, the patterns: what applications do over a session (§10).
+//! L5, the patterns: what applications do over a session (§10, §11, §12).
 
 mod call;
+mod context;
 mod open;
+mod opening;
 mod outgoing;
+mod pubsub;
+mod received;
+mod refusals;
+mod stream;
 
 pub use call::{
     CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
     Withdrawn,
 };
-pub(crate) use call::{CallLimits, Calls, Context};
+pub(crate) use call::{CallLimits, Calls};
+pub(crate) use context::Context;
 pub(crate) use open::{Entity, OpenIds};
 pub(crate) use outgoing::{Outgoing, Target};
+pub use pubsub::PubSubEvent;
+pub(crate) use pubsub::{PubSub, PubSubLimits};
+pub(crate) use refusals::Refusals;
+pub use stream::{
+    Items, Received, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions,
+};
+pub(crate) use stream::{StreamLimits, Streams};

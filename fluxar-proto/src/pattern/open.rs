@@ -14,6 +14,8 @@ pub(crate) enum Entity {
     CallOut(usize),
     /// A call that the peer made, by its slot.
     CallIn(usize),
+    /// A stream, whoever opened it, by its slot.
+    Stream(usize),
 }
 
 /// The peer chooses half of the keys, so the hash is keyed with randomness of this connection.

@@ -52,10 +52,14 @@ impl Outgoing {
         self
     }
 
+    /// How long the message is, in bytes (§5.13).
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.with_envelope(|envelope| envelope.encoded_len()).unwrap_or(0)
+    }
+
     /// Leaves of the error only what programs need, where the message would be larger than `limit` with all of it.
     pub(crate) fn with_error_within(mut self, limit: u32) -> Self {
-        let fits = self.with_envelope(|envelope| envelope.encoded_len() <= limit as usize).unwrap_or(true);
-        if !fits {
+        if self.encoded_len() > limit as usize {
             self.error = self.error.map(Error::without_details);
         }
         self

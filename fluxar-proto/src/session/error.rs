@@ -89,6 +89,12 @@ pub enum Violation {
     MisplacedError,
     /// More cancelled or rejected openings than are borne.
     Flood,
+    /// Data of a stream without credit for it.
+    NoCredit(Id),
+    /// More credit than a stream's direction may have.
+    CreditOverflow(Id),
+    /// A payload that is not what its verb calls for.
+    BadPayload(Id),
 }
 
 /// What is wrong with a hello.
@@ -163,10 +169,13 @@ impl Violation {
     /// Some are wrong in their shape alone, whatever has happened before (§5.14).
     const fn code(self) -> Code {
         match self {
-            Self::MissingRef | Self::MissingTarget | Self::MisplacedTarget | Self::MisplacedError => {
-                Code::MALFORMED
-            }
+            Self::MissingRef
+            | Self::MissingTarget
+            | Self::MisplacedTarget
+            | Self::MisplacedError
+            | Self::BadPayload(_) => Code::MALFORMED,
             Self::Flood => Code::RESOURCE_EXHAUSTED,
+            Self::NoCredit(_) | Self::CreditOverflow(_) => Code::FLOW_CONTROL,
             Self::HelloExpected
             | Self::HelloRepeated
             | Self::WrongAnswer
@@ -222,6 +231,9 @@ impl fmt::Display for Violation {
             Self::MisplacedTarget => f.write_str("an offer has no target"),
             Self::MisplacedError => f.write_str("a message of this kind has no error"),
             Self::Flood => f.write_str("too many cancelled or rejected openings"),
+            Self::NoCredit(id) => write!(f, "data without credit on {id}"),
+            Self::CreditOverflow(id) => write!(f, "more credit than there may be on {id}"),
+            Self::BadPayload(id) => write!(f, "a payload that does not fit its verb, on {id}"),
         }
     }
 }

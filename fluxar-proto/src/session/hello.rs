@@ -13,8 +13,14 @@ use crate::message::{Code, Error, Item, Payload};
 /// The protocol versions that this implementation speaks.
 pub(crate) const VERSIONS: &[u64] = &[1];
 
-/// The features that the protocol has; other names mean nothing to us.
-const FEATURES: [&str; 4] = ["stream", "pubsub", "resume", "lanes"];
+/// The features that the protocol has (§6.6); other names mean nothing to us.
+const FEATURES: [&str; 4] = [feature::STREAM, feature::PUBSUB, "resume", "lanes"];
+
+/// The names of the features that there is code for.
+pub(crate) mod feature {
+    pub(crate) const STREAM: &str = "stream";
+    pub(crate) const PUBSUB: &str = "pubsub";
+}
 
 /// The longest name that a side may give itself, in bytes.
 const MAX_AGENT: usize = 255;
@@ -37,8 +43,8 @@ pub struct Offer {
 }
 
 impl Offer {
-    pub(crate) fn new(agent: Option<String>, limits: Limits) -> Self {
-        Self { versions: VERSIONS.to_vec(), agent, features: Vec::new(), limits }
+    pub(crate) fn new(agent: Option<String>, features: Vec<String>, limits: Limits) -> Self {
+        Self { versions: VERSIONS.to_vec(), agent, features, limits }
     }
 
     pub(crate) fn encode(&self) -> Payload {
@@ -120,6 +126,11 @@ impl Answer {
         }
         let version = version.ok_or(HelloError::Missing("version"))?;
         Ok(Self { version, agent: common.agent, features: common.caps.features, limits: common.limits })
+    }
+
+    /// Whether every feature that was chosen had been offered (§6.6).
+    pub(crate) fn fits(&self, offered: &[String]) -> bool {
+        self.features.iter().all(|feature| offered.contains(feature))
     }
 }
 

@@ -11,6 +11,6 @@ pub(crate) use budget::Budget;
 pub use error::{ConnectionError, HelloError, Origin, Timeout, Violation};
 pub(crate) use heartbeat::{Due, Heartbeat};
 pub use hello::Offer;
-pub(crate) use hello::{Answer, VERSIONS, cut_agent, refused_version};
+pub(crate) use hello::{Answer, VERSIONS, cut_agent, feature, refused_version};
 pub use ids::IdSource;
 pub use limits::Limits;

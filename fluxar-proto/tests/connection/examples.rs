@@ -136,6 +136,7 @@ fn offers_are_answered_as_shown() {
     let offer = EXAMPLES["offer-frame"].bytes[4..].to_vec();
     let sent = one(Script::offered_by(&config(|c| {
         c.agent = None;
+        (c.stream, c.pubsub) = (false, false);
         c.limits = fluxar_proto::Limits::ABSENT;
     }))
     .read());

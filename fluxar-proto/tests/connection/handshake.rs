@@ -294,7 +294,7 @@ fn an_answer_that_chooses_what_was_not_offered_is_fatal() {
         }),
     ];
     for payload in answers {
-        let mut script = Script::offered_by(&config(|_| ()));
+        let mut script = Script::offered_by(&config(|c| (c.stream, c.pubsub) = (false, false)));
         let answer = answer(&mut script).payload(payload.clone());
         let error = script.send(answer).unwrap_err();
         assert_eq!(error, ConnectionError::Violation(Violation::WrongAnswer), "{payload:02x?}");

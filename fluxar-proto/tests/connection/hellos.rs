@@ -14,12 +14,14 @@ use crate::support::{
 fn an_offer_holds_what_differs_from_the_defaults() {
     let config = config(|c| {
         c.agent = None;
+        (c.stream, c.pubsub) = (true, false);
         c.limits = Limits { max_calls: 3, ..Limits::ABSENT };
     });
     let offer = one(Script::offered_by(&config).read());
     assert_eq!((offer.kind, offer.reference, &offer.target, offer.meta.len()), (Kind::Hello, None, &None, 0));
     let expected = cbor(|out| {
-        out.map(2)?.str("versions")?.array(1)?.u8(1)?;
+        out.map(3)?.str("versions")?.array(1)?.u8(1)?;
+        out.str("caps")?.map(1)?.str("features")?.array(1)?.str("stream")?;
         out.str("limits")?.map(1)?.str("max_calls")?.u8(3)?.ok()
     });
     assert_eq!(offer.payload, expected);
@@ -56,7 +58,7 @@ fn unknown_keys_names_and_limits_are_ignored() {
     let mut script = Script::responder_with(&config(|_| ()), offer);
     let peer = script.connection.peer().unwrap();
     assert_eq!((peer.version, peer.limits.max_calls), (1, 5));
-    assert!(peer.features.is_empty(), "what is not built is not chosen");
+    assert_eq!(peer.features, ["stream"], "what is not known is not chosen");
     assert!(script.send(Msg::opening(Kind::Control, id(1), verb::PING)).is_ok());
 }
 

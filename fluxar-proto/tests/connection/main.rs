@@ -15,5 +15,6 @@ mod limits;
 mod openings;
 mod order;
 mod sessions;
+mod streams;
 mod support;
 mod transmit;

@@ -21,10 +21,12 @@ use bytes::Bytes;
 use super::outbound::too_large;
 use super::updates::Updates;
 use super::{
-    CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Text, Timer, UpdateError,
-    Withdrawn, continuation_len, cost, deadline_exceeded, update_of,
+    CallEvent, Calls, Context, Gone, Ready, Request, RequestId, RespondError, Timer, UpdateError, Withdrawn,
+    continuation_len, cost, deadline_exceeded,
 };
-use crate::message::{Envelope, Error, Id, Kind, Meta, Payload, build_bytes, key};
+use crate::message::{Envelope, Error, Id, Kind, Payload};
+use crate::pattern::opening::{held_bytes, meta_bytes, target_of, timeout_of};
+use crate::pattern::received::held_payload_of;
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::session::ConnectionError;
 use crate::time::Instant;
@@ -82,7 +84,7 @@ impl Calls {
         let id = envelope.id;
         let timeout = match self.admit(envelope, frame) {
             Ok(timeout) => timeout,
-            Err(error) => return self.refuse(Kind::Call, id, error, cx),
+            Err(error) => return cx.refuse(Kind::Call, id, error),
         };
         let timeout = timeout.into_iter().chain(self.limits.max_deadline).min();
         let deadline = timeout.map(|timeout| cx.now + timeout);
@@ -98,8 +100,7 @@ impl Calls {
         self.stats.served += 1;
         self.events.push_back(CallEvent::Request(Request {
             id: request,
-            method: Text::new(frame.slice_ref(envelope.target.unwrap_or_default().as_bytes()))
-                .unwrap_or("".into()),
+            method: target_of(envelope, frame),
             meta: meta_bytes(envelope.meta),
             payload: Payload::trusted(frame.slice_ref(envelope.payload.as_bytes())),
             deadline,
@@ -111,12 +112,7 @@ impl Calls {
     /// retry is safe.
     fn admit(&self, envelope: &Envelope<'_>, frame: &Bytes) -> Result<Option<Duration>, Error> {
         let limits = &self.limits;
-        let timeout = match envelope.meta.get(key::TIMEOUT_MS).map(|item| item.as_u64()) {
-            None => None,
-            Some(None) => return Err(Error::invalid_argument("`timeout_ms` is not an unsigned integer")),
-            Some(Some(0)) => return Err(deadline_exceeded()),
-            Some(Some(ms)) => Some(Duration::from_millis(ms)),
-        };
+        let timeout = timeout_of(envelope.meta)?;
         if self.inbound.len() >= limits.max_calls {
             Err(Error::resource_exhausted("too many calls are open"))
         } else if self.request_bytes > 0
@@ -258,7 +254,7 @@ impl Calls {
             self.stats.late += 1;
             return;
         }
-        let payload = update_of(envelope, frame);
+        let payload = held_payload_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = inbound.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
@@ -298,21 +294,4 @@ impl Calls {
             inbound.updates.delivered();
         }
     }
-}
-
-/// What a request holds in memory: the application's parts share the frame, and so keep all of it; metadata is copied.
-fn held_bytes(envelope: &Envelope<'_>, frame: &Bytes) -> usize {
-    frame.len() + envelope.meta.entries().len()
-}
-
-/// The metadata of a request as a map of its own; it is rare, so that a copy does no harm.
-fn meta_bytes(meta: Meta<'_>) -> Bytes {
-    if meta.is_empty() {
-        return Bytes::new();
-    }
-    build_bytes(|out| {
-        out.map(meta.len() as u64)?;
-        out.writer_mut().extend_from_slice(meta.entries());
-        Ok(())
-    })
 }

@@ -11,29 +11,21 @@ mod updates;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
 
 use self::inbound::Inbound;
 use self::outbound::Outbound;
-pub(crate) use self::types::CallLimits;
 pub use self::types::{
     CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
     Withdrawn,
 };
-use super::{Entity, OpenIds, Outgoing, Target};
-use crate::message::{Code, Envelope, Error, Id, Item, Kind, Payload, verb};
-use crate::session::{Budget, ConnectionError, IdSource, Violation};
+pub(crate) use self::types::{CallLimits, show_wire_id};
+use super::opening::{ceil_ms, deadline_exceeded};
+use super::{Context, Entity, OpenIds, Outgoing, Target};
+use crate::message::{Envelope, Error, Id, Item, Kind, Payload, verb};
+use crate::session::{ConnectionError, Violation};
 use crate::time::Instant;
-
-/// What the calls need from the connection that they live in.
-pub(crate) struct Context<'a> {
-    pub(crate) now: Instant,
-    pub(crate) ids: &'a mut IdSource,
-    pub(crate) open: &'a mut OpenIds,
-    pub(crate) budget: &'a mut Budget,
-}
 
 /// Counters of the calls of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +33,6 @@ pub(crate) struct CallStats {
     pub(crate) made: u64,
     pub(crate) served: u64,
     pub(crate) cancelled: u64,
-    pub(crate) refused: u64,
     pub(crate) late: u64,
     pub(crate) updates_dropped: u64,
 }
@@ -86,8 +77,6 @@ pub(crate) struct Calls {
     queued_bytes: usize,
     /// Calls of ours that were sent and then given up. Bounded: they are sent ahead of new calls.
     cancels: VecDeque<Id>,
-    /// Openings of the peer that were refused. Bounded by the budget's capacity.
-    refusals: VecDeque<(Kind, Id, Error)>,
     /// Bytes held for running requests.
     request_bytes: usize,
     /// Bytes of updates held for the application.
@@ -115,7 +104,6 @@ impl Calls {
             over: 0,
             queued_bytes: 0,
             cancels: VecDeque::new(),
-            refusals: VecDeque::new(),
             request_bytes: 0,
             update_bytes: 0,
             call_waits: false,
@@ -146,7 +134,11 @@ impl Calls {
     ) -> Result<(), ConnectionError> {
         let Some(reference) = envelope.reference else { return self.handle_request(envelope, frame, cx) };
         let content = || if envelope.error.is_some() { Err(Violation::MisplacedError) } else { Ok(()) };
-        match (cx.open.get(reference), envelope.target) {
+        let call = cx.open.get(reference);
+        if !matches!(call, None | Some(Entity::CallOut(_) | Entity::CallIn(_))) {
+            return Err(Violation::WrongRole(reference).into());
+        }
+        match (call, envelope.target) {
             (None, target) => {
                 // Late cancels cost as much work as those in time (§10.7).
                 if target == Some(verb::CANCEL) {
@@ -174,31 +166,11 @@ impl Calls {
         Ok(())
     }
 
-    /// Answers an opening of the peer with an error, without having acted on it (§5.16).
-    pub(crate) fn refuse(
-        &mut self,
-        kind: Kind,
-        id: Id,
-        error: Error,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ConnectionError> {
-        cx.budget.charge(cx.now)?;
-        if self.refusals.len() >= self.limits.misuse_capacity as usize {
-            return Err(Violation::Flood.into());
-        }
-        self.stats.refused += 1;
-        self.refusals.push_back((kind, id, error.with_processed(false)));
-        Ok(())
-    }
-
-    /// The next message to encode: cancels and refusals, then calls, answers and updates in the order they came.
+    /// The next message to encode: cancels, then calls, answers and updates in the order they came.
     pub(crate) fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         if let Some(reference) = self.cancels.pop_front() {
             let id = cx.ids.next(cx.now);
             return Some(Outgoing::new(Kind::Call, id, Some(reference), Target::Verb(verb::CANCEL)));
-        }
-        if let Some((kind, reference, error)) = self.refusals.pop_front() {
-            return Some(refusal(kind, cx.ids.next(cx.now), reference, error));
         }
         loop {
             let outgoing = match self.ready.pop_front()? {
@@ -217,7 +189,7 @@ impl Calls {
     }
 
     pub(crate) fn wants_transmit(&self) -> bool {
-        !self.ready.is_empty() || !self.cancels.is_empty() || !self.refusals.is_empty()
+        !self.ready.is_empty() || !self.cancels.is_empty()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
@@ -249,7 +221,7 @@ impl Calls {
     }
 
     /// The connection ends in order: every call of ours fails and every running request of the peer is withdrawn,
-    /// but what the peer is owed, answers and refusals, may still be sent.
+    /// but what the peer is owed, its answers, may still be sent.
     pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
         let calls = self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id });
         let calls = calls.collect::<Vec<_>>();
@@ -268,7 +240,6 @@ impl Calls {
         self.wind_up(why, open);
         self.withdraw_all(open, |_| true);
         self.ready.clear();
-        self.refusals.clear();
         (self.over, self.queued_bytes) = (0, 0);
     }
 
@@ -383,42 +354,4 @@ fn continuation_len(target: Option<&str>, result: Result<Item<'_>, &Error>) -> u
         Ok(payload) => Envelope { payload, ..envelope }.encoded_len(),
         Err(error) => Envelope { error: Some(error.as_ref()), ..envelope }.encoded_len(),
     }
-}
-
-/// What came as the payload of `frame`. It shares the frame's memory, unless it is a small part of a large frame: an
-/// application that keeps it must not keep much else, which nobody has counted.
-fn payload_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
-    let payload = envelope.payload;
-    if frame.len() > 2 * payload.as_bytes().len() + 4096 {
-        Payload::from(payload)
-    } else {
-        Payload::trusted(frame.slice_ref(payload.as_bytes()))
-    }
-}
-
-/// The payload of an update, which nobody can say how long it is held: its memory is shared only where it is most of it.
-fn update_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
-    const SHARED: usize = 8 << 10;
-    let payload = envelope.payload;
-    if payload.as_bytes().len() < SHARED { Payload::from(payload) } else { payload_of(envelope, frame) }
-}
-
-/// The answer that refuses an opening, in the form that its type calls for (§5.16).
-fn refusal(kind: Kind, id: Id, reference: Id, error: Error) -> Outgoing {
-    let target = match kind {
-        Kind::Stream => Target::Verb(verb::END),
-        Kind::Message => Target::Verb(verb::NACK),
-        _ => Target::Null,
-    };
-    Outgoing::new(kind, id, Some(reference), target).with_result(Err(error))
-}
-
-/// Whole milliseconds, rounded up: a deadline is never announced earlier than it is.
-fn ceil_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-/// The error of a deadline that passed.
-fn deadline_exceeded() -> Error {
-    Error::new(Code::DEADLINE_EXCEEDED, "the deadline passed")
 }

@@ -15,17 +15,13 @@ use bytes::Bytes;
 use super::updates::Updates;
 use super::{
     CallError, CallEvent, CallId, CallOptions, Calls, Context, Gone, Ready, Text, Timer, UpdateError,
-    ceil_ms, continuation_len, cost, deadline_exceeded, payload_of, update_of,
+    ceil_ms, continuation_len, cost, deadline_exceeded,
 };
-use crate::message::{
-    Code, DecodeError, DecodeErrorKind, Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload, TARGET_LIMIT,
-    key, verb,
-};
+use crate::message::{Code, Envelope, Error, Id, Kind, Payload, key, verb};
+use crate::pattern::opening::{BadOpening, Opening};
+use crate::pattern::received::{held_payload_of, payload_of};
 use crate::pattern::{Entity, OpenIds, Outgoing, Target};
 use crate::time::Instant;
-
-/// What the time left adds to the metadata of a request at most, in bytes.
-const TIMEOUT_COST: usize = 21;
 
 #[derive(Debug)]
 pub(super) struct Outbound {
@@ -103,23 +99,8 @@ impl Calls {
     }
 
     fn check(&self, method: &str, payload: &Payload, options: &CallOptions) -> Result<(), CallError> {
-        if method.len() > TARGET_LIMIT {
-            return Err(CallError::MethodTooLong);
-        }
-        let mut meta = Meta::EMPTY;
-        if !options.meta.is_empty() {
-            meta = Meta::decode(&options.meta).map_err(|error| CallError::BadMeta(Some(error)))?;
-            if meta.get(key::TIMEOUT_MS).is_some() {
-                return Err(CallError::BadMeta(None));
-            }
-            if options.timeout.is_some() && meta.len() == KEYS_LIMIT {
-                let error = DecodeError { offset: 0, kind: DecodeErrorKind::TooManyKeys };
-                return Err(CallError::BadMeta(Some(error)));
-            }
-        }
-        let envelope = Envelope::new(Kind::Call, Id::from_bytes([0; Id::LEN]));
-        let envelope = Envelope { target: Some(method), meta, payload: payload.as_item(), ..envelope };
-        let len = envelope.encoded_len() + if options.timeout.is_some() { TIMEOUT_COST } else { 0 };
+        let opening = Opening { kind: Kind::Call, target: method, meta: &options.meta, payload };
+        let len = opening.check(&[(key::TIMEOUT_MS, options.timeout.is_some())])?;
         // Before the handshake nobody knows; then the call is `Blocked` anyway.
         if self.started && len > self.peer_max_message {
             return Err(CallError::TooLarge { len, limit: self.peer_max_message });
@@ -168,7 +149,7 @@ impl Calls {
 
     pub(super) fn handle_outbound_update(&mut self, slot: usize, envelope: &Envelope<'_>, frame: &Bytes) {
         let Some(out) = self.outbound.get_mut(slot) else { return };
-        let payload = update_of(envelope, frame);
+        let payload = held_payload_of(envelope, frame);
         let limits = &self.limits;
         let held = &mut self.update_bytes;
         let admitted = out.updates.admit(payload, held, limits.updates_per_call, limits.update_bytes);
@@ -286,6 +267,15 @@ impl Calls {
     pub(super) fn announced(&mut self, call: CallId) {
         if let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id) {
             out.updates.delivered();
+        }
+    }
+}
+
+impl From<BadOpening> for CallError {
+    fn from(bad: BadOpening) -> Self {
+        match bad {
+            BadOpening::TargetTooLong => Self::MethodTooLong,
+            BadOpening::Meta(error) => Self::BadMeta(error),
         }
     }
 }

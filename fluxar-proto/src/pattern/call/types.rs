@@ -26,7 +26,7 @@ pub struct RequestId {
 macro_rules! show_wire_id {
     ($($name:ident)*) => {$(
         impl $name {
-            /// The id that the call has on the wire.
+            /// The id that it has on the wire.
             pub fn wire_id(self) -> Id {
                 self.id
             }
@@ -50,6 +50,7 @@ macro_rules! show_wire_id {
         }
     )*};
 }
+pub(crate) use show_wire_id;
 show_wire_id!(CallId RequestId);
 
 /// A piece of text that shares the buffer it came in.
@@ -105,8 +106,6 @@ pub(crate) struct CallLimits {
     pub(crate) updates_per_call: usize,
     /// Bytes of updates held for the application, per connection.
     pub(crate) update_bytes: usize,
-    /// Refusals waiting to be sent, and the capacity of the misuse budget.
-    pub(crate) misuse_capacity: u32,
 }
 
 /// How a call is to be made.

@@ -1,0 +1,379 @@
+//! Streams: items in both directions, with credit (§11).
+//!
+//! ```text
+//!            sent                                     both halves ended;
+//!    IDLE ---------> ACTIVE ---------------------------------------------------> CLOSED ----> (slot free)
+//!      |                |     `end` with an error, sent or received;      ^            let go by the application,
+//!      |                |     `cancel` received: `end`, cancelled;        |            and all that is due was sent
+//!      |                |     connection lost                             |
+//!      |                | cancel sent               `end` or              |
+//!      |                +------------> CANCELLING --------- `cancel` -----+
+//!      |                                                received          |
+//!      +------------------------------------------------------------------+
+//!        given up before it was sent: nothing is sent
+//! ```
+//!
+//! A stream of the peer is ACTIVE from the moment on in which it came. The halves are in `sending` and `receiving`,
+//! what the application does in `operate`, what comes in `inbound`, what goes out in `outbound`.
+
+mod inbound;
+mod operate;
+mod outbound;
+mod receiving;
+mod sending;
+mod types;
+
+use alloc::collections::{BTreeSet, VecDeque};
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use self::receiving::Receiving;
+use self::sending::Sending;
+pub(crate) use self::types::StreamLimits;
+pub use self::types::{
+    Items, Received, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions,
+};
+use super::opening::deadline_exceeded;
+use super::{Entity, OpenIds, Text, Withdrawn};
+use crate::message::{Error, Payload};
+use crate::session::{ConnectionError, Limits};
+use crate::time::Instant;
+
+/// Counters of the streams of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamStats {
+    pub(crate) opened: u64,
+    pub(crate) served: u64,
+    pub(crate) late: u64,
+}
+
+/// One stream, at either end.
+#[derive(Debug)]
+struct Stream {
+    id: StreamId,
+    phase: Phase,
+    /// Whether this side has opened it.
+    ours: bool,
+    sending: Sending,
+    receiving: Receiving,
+    deadline: Option<Instant>,
+    /// What is to be sent ahead of data.
+    due: Due,
+    /// It lies in the queue of those that have data to send.
+    in_bulk: bool,
+    /// It lies in the queue of those that have something urgent to say.
+    in_urgent: bool,
+    /// What its opening counts for in `opening_bytes`.
+    bytes: usize,
+    /// The application has let go of its sending half, and of its receiving half.
+    released: (bool, bool),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Ours, and not sent yet.
+    Idle {
+        method: Text,
+        meta: Bytes,
+        payload: Payload,
+    },
+    Active,
+    Cancelling,
+    Closed,
+}
+
+/// What is to be said of a stream, ahead of what is queued on it.
+#[derive(Debug, Default)]
+struct Due {
+    /// The last word.
+    last: Option<Last>,
+    /// `cancel`, as soon as our own direction has ended: data comes that nobody wants.
+    cancel_at_end: bool,
+    /// Whether the application wants the peer to pause, and whether the peer was told so.
+    pause: (bool, bool),
+}
+
+/// The last word on a stream.
+#[derive(Debug)]
+enum Last {
+    Cancel(Option<Error>),
+    /// `end` with an error.
+    End(Error),
+}
+
+impl Stream {
+    fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Idle { .. } | Phase::Active)
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_closed() && self.due.last.is_none() && self.released == (true, true)
+    }
+
+    fn has_data(&self) -> bool {
+        match self.phase {
+            Phase::Idle { .. } => true,
+            Phase::Active => self.sending.is_ready(),
+            Phase::Cancelling | Phase::Closed => false,
+        }
+    }
+
+    /// Whether something is to be said ahead of data.
+    fn is_urgent(&self) -> bool {
+        match self.phase {
+            Phase::Idle { .. } => false,
+            Phase::Active => {
+                let credit = !self.released.1 && self.receiving.is_due();
+                self.due.last.is_some() || self.due.pause.0 != self.due.pause.1 || credit
+            }
+            Phase::Cancelling | Phase::Closed => self.due.last.is_some(),
+        }
+    }
+}
+
+/// All streams of one connection, in both directions.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    on: bool,
+    limits: StreamLimits,
+    /// The handshake is done.
+    started: bool,
+    /// What the peer lets us have open at once.
+    peer_max_streams: usize,
+    /// What the peer lets us send at the beginning, in bytes.
+    peer_window: u32,
+    /// The largest message that the peer takes, in bytes.
+    peer_max_message: u32,
+    streams: slab::Slab<Stream>,
+    /// How many of `streams` are ours and not closed, and how many are the peer's.
+    open: (usize, usize),
+    deadlines: BTreeSet<(Instant, StreamId)>,
+    /// Those that have something to send, in the order of their turns; among them some that have nothing any more.
+    bulk: VecDeque<StreamId>,
+    /// Those that have something urgent to say, each once.
+    urgent: VecDeque<StreamId>,
+    /// Bytes held for the openings of running streams.
+    opening_bytes: usize,
+    /// Somebody waits for `StreamEvent::Capacity`.
+    waiting: bool,
+    /// The shortest round trip so far, and whether another measurement is wanted.
+    rtt: (Option<Duration>, bool),
+    events: VecDeque<StreamEvent>,
+    stats: StreamStats,
+}
+
+impl Streams {
+    pub(crate) fn new(limits: StreamLimits) -> Self {
+        Self {
+            on: false,
+            limits,
+            started: false,
+            peer_max_streams: 0,
+            peer_window: 0,
+            peer_max_message: 0,
+            streams: slab::Slab::new(),
+            open: (0, 0),
+            deadlines: BTreeSet::new(),
+            bulk: VecDeque::new(),
+            urgent: VecDeque::new(),
+            opening_bytes: 0,
+            waiting: false,
+            rtt: (None, false),
+            events: VecDeque::new(),
+            stats: StreamStats::default(),
+        }
+    }
+
+    /// The handshake is done: from now on there are streams, within the peer's limits, or there are none.
+    pub(crate) fn start(&mut self, on: bool, peer: &Limits) {
+        (self.on, self.started) = (on, true);
+        self.peer_max_streams = peer.max_streams as usize;
+        self.peer_window = peer.stream_window;
+        self.peer_max_message = peer.max_message;
+        if core::mem::take(&mut self.waiting) {
+            self.events.push_back(StreamEvent::Capacity);
+        }
+    }
+
+    /// Whether there are streams on this connection.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, open: &mut OpenIds) {
+        while let Some((_, stream)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            self.expire(stream, open);
+        }
+    }
+
+    /// The deadline passed on our own clock (§11.7).
+    fn expire(&mut self, id: StreamId, open: &mut OpenIds) {
+        let Some(stream) = self.get_mut(id) else { return };
+        stream.deadline = None;
+        if stream.ours {
+            let sent = !matches!(stream.phase, Phase::Idle { .. });
+            let error = if sent { deadline_exceeded() } else { deadline_exceeded().with_processed(false) };
+            stream.receiving.fail(error.clone());
+            self.cancel_with(id, Some(error), open);
+        } else if stream.is_live() {
+            self.fail_with(id, deadline_exceeded(), open);
+            self.events.push_back(StreamEvent::Withdrawn(id, Withdrawn::DeadlineExceeded));
+        }
+    }
+
+    /// A round trip was measured.
+    pub(crate) fn note_rtt(&mut self, rtt: Duration) {
+        self.rtt.0 = Some(self.rtt.0.map_or(rtt, |shortest| shortest.min(rtt)));
+    }
+
+    /// Whether a round trip is to be measured: how far a window may grow depends on it.
+    pub(crate) fn take_rtt_wanted(&mut self) -> bool {
+        core::mem::take(&mut self.rtt.1)
+    }
+
+    /// The connection ends: so do its streams.
+    pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        let ids = self.streams.iter().map(|(_, stream)| stream.id).collect::<alloc::vec::Vec<_>>();
+        let errors = [why.call_error(false), why.call_error(true)];
+        for id in ids {
+            let Some(stream) = self.get_mut(id) else { continue };
+            stream.due.last = None;
+            if !stream.is_closed() {
+                let [unsent, sent] = &errors;
+                let error = if matches!(stream.phase, Phase::Idle { .. }) { unsent } else { sent };
+                let (ours, live) = (stream.ours, stream.is_live());
+                stream.receiving.fail(error.clone());
+                self.close(id, open);
+                if live && !ours {
+                    self.events.push_back(StreamEvent::Withdrawn(id, Withdrawn::ConnectionLost));
+                }
+            }
+            self.free_if_over(id);
+        }
+        self.bulk.clear();
+        self.urgent.clear();
+        self.waiting = false;
+    }
+
+    fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(id.slot).filter(|stream| stream.id == id)
+    }
+
+    fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(id.slot).filter(|stream| stream.id == id)
+    }
+
+    /// What changed may have to be sent, or to be told.
+    fn touch(&mut self, id: StreamId) {
+        let send_buffer = self.limits.send_buffer;
+        let Some(stream) = self.get_mut(id) else { return };
+        let bulk = stream.has_data() && !core::mem::replace(&mut stream.in_bulk, true);
+        let urgent = stream.is_urgent() && !core::mem::replace(&mut stream.in_urgent, true);
+        let writable =
+            stream.sending.wanted && (!stream.is_live() || stream.sending.queued() <= send_buffer / 2);
+        if writable {
+            stream.sending.wanted = false;
+        }
+        if bulk {
+            self.bulk.push_back(id);
+        }
+        if urgent {
+            self.urgent.push_back(id);
+        }
+        if writable {
+            self.events.push_back(StreamEvent::Writable(id));
+        }
+    }
+
+    fn announce(&mut self, id: StreamId) {
+        if self.get_mut(id).is_some_and(|stream| stream.receiving.announce()) {
+            self.events.push_back(StreamEvent::Readable(id));
+        }
+    }
+
+    /// Nothing more will be sent or received, but for the last word that may be due.
+    fn close(&mut self, id: StreamId, open: &mut OpenIds) {
+        let Some(stream) = self.get_mut(id) else { return };
+        if stream.is_closed() {
+            return;
+        }
+        stream.phase = Phase::Closed;
+        stream.sending.shut();
+        let (ours, deadline) = (stream.ours, stream.deadline.take());
+        if let Some(at) = deadline {
+            self.deadlines.remove(&(at, id));
+        }
+        open.remove(id.id, Entity::Stream(id.slot));
+        if ours {
+            self.open.0 -= 1;
+            self.relieve();
+        }
+        self.announce(id);
+        self.touch(id);
+        self.free_if_over(id);
+    }
+
+    /// Both directions may have ended: then the stream has.
+    fn close_if_ended(&mut self, id: StreamId, open: &mut OpenIds) {
+        let ended = |stream: &Stream| stream.sending.has_ended() && stream.receiving.has_ended();
+        if self.get(id).is_some_and(|stream| matches!(stream.phase, Phase::Active) && ended(stream)) {
+            self.close(id, open);
+        }
+    }
+
+    fn free_if_over(&mut self, id: StreamId) {
+        if !self.get(id).is_some_and(Stream::is_over) {
+            return;
+        }
+        let stream = self.streams.remove(id.slot);
+        if !stream.ours {
+            self.open.1 -= 1;
+            self.opening_bytes -= stream.bytes;
+        }
+    }
+
+    fn relieve(&mut self) {
+        if self.waiting && self.room() > 0 {
+            self.waiting = false;
+            self.events.push_back(StreamEvent::Capacity);
+        }
+    }
+
+    /// How many more streams the peer lets us open.
+    pub(crate) fn room(&self) -> usize {
+        self.peer_max_streams.saturating_sub(self.open.0)
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        self.stats
+    }
+
+    /// Streams that are open: ours, and the peer's.
+    pub(crate) fn open(&self) -> (usize, usize) {
+        self.open
+    }
+
+    /// What waits for the application, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.streams.iter().map(|(_, stream)| stream.receiving.held()).sum()
+    }
+
+    /// What waits for the transport, in bytes.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.streams.iter().map(|(_, stream)| stream.sending.queued()).sum()
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes out for streams.
+
+use bytes::Bytes;
+
+use super::sending::Data;
+use super::{Last, Phase, StreamId, Streams};
+use crate::message::{Kind, Payload, encode_uint, verb};
+use crate::pattern::opening::{ceil_ms, deadline_exceeded};
+use crate::pattern::{Context, Entity, Outgoing, Target, Text};
+
+impl Streams {
+    pub(crate) fn wants_transmit(&self) -> bool {
+        !self.bulk.is_empty() || !self.urgent.is_empty()
+    }
+
+    /// The next message that lets the peer go on, or that ends a stream: these overtake data.
+    pub(crate) fn poll_urgent(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        while let Some(id) = self.urgent.pop_front() {
+            let Some(stream) = self.get_mut(id) else { continue };
+            stream.in_urgent = false;
+            let message = self.urgent_of(id, cx);
+            // One may have several things to say.
+            self.touch(id);
+            self.free_if_over(id);
+            if message.is_some() {
+                return message;
+            }
+        }
+        None
+    }
+
+    fn urgent_of(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let (rtt, max_window, limit) = (self.rtt.0, self.limits.max_window, self.peer_max_message);
+        let stream = self.get_mut(id).filter(|stream| stream.is_urgent())?;
+        let mut message =
+            |verb| Outgoing::new(Kind::Stream, cx.ids.next(cx.now), Some(id.id), Target::Verb(verb));
+        if let Some(last) = stream.due.last.take() {
+            let (mut message, error) = match last {
+                Last::Cancel(error) => (message(verb::CANCEL), error),
+                Last::End(error) => (message(verb::END), Some(error)),
+            };
+            message.error = error;
+            return Some(message.with_error_within(limit));
+        }
+        let (wanted, told) = stream.due.pause;
+        if wanted != told {
+            stream.due.pause.1 = wanted;
+            return Some(message(if wanted { verb::PAUSE } else { verb::RESUME }));
+        }
+        let (bytes, grown) = stream.receiving.grant(cx.now, rtt, max_window);
+        // The first time nobody knows how long a round trip is, and later it may have changed.
+        self.rtt.1 |= grown || rtt.is_none();
+        (bytes > 0).then(|| message(verb::CREDIT).with_payload(encode_uint(bytes)))
+    }
+
+    /// The next opening, data or end: the streams take turns.
+    pub(crate) fn poll_bulk(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        while let Some(id) = self.bulk.pop_front() {
+            let Some(stream) = self.get_mut(id) else { continue };
+            stream.in_bulk = false;
+            let message = match stream.phase {
+                Phase::Idle { .. } => self.send_opening(id, cx),
+                Phase::Active => self.send_data(id, cx),
+                Phase::Cancelling | Phase::Closed => None,
+            };
+            self.touch(id);
+            if message.is_some() {
+                return message;
+            }
+        }
+        None
+    }
+
+    fn send_opening(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let stream = self.get_mut(id)?;
+        if stream.deadline.is_some_and(|at| at <= cx.now) {
+            stream.receiving.fail(deadline_exceeded().with_processed(false));
+            self.close(id, cx.open);
+            return None;
+        }
+        let Phase::Idle { method, meta, payload } = core::mem::replace(&mut stream.phase, Phase::Active)
+        else {
+            return None;
+        };
+        cx.open.insert(id.id, Entity::Stream(id.slot));
+        let opening = opening(id, method, meta, payload);
+        // What is left is counted now: waiting in our queue was part of it (§10.5).
+        Some(Outgoing { timeout_ms: stream.deadline.map(|at| ceil_ms(at - cx.now)), ..opening })
+    }
+
+    fn send_data(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let stream = self.get_mut(id)?;
+        let data = stream.sending.poll()?;
+        let (target, payload, costs) = match data {
+            Data::Item(payload) => (Target::Null, payload, true),
+            Data::Items(payload) => (Target::Verb(verb::ITEMS), payload, true),
+            Data::End(payload) => {
+                let costs = !payload.is_null();
+                (Target::Verb(verb::END), payload, costs)
+            }
+        };
+        let message =
+            Outgoing::new(Kind::Stream, cx.ids.next(cx.now), Some(id.id), target).with_payload(payload);
+        if costs {
+            stream.sending.spend(message.encoded_len());
+        }
+        if stream.sending.has_ended() {
+            self.cancel_if_ended(id, cx.open);
+            self.close_if_ended(id, cx.open);
+        }
+        Some(message)
+    }
+}
+
+fn opening(id: StreamId, method: Text, meta: Bytes, payload: Payload) -> Outgoing {
+    let mut opening = Outgoing::new(Kind::Stream, id.id, None, Target::Address(method)).with_payload(payload);
+    opening.meta = meta;
+    opening
+}

@@ -1,0 +1,170 @@
+//! The half of a stream that receives (§11.10).
+//!
+//! What came waits here until the application takes it, within the window: credit is given back when half of the window
+//! was taken. So what a stream holds that nobody reads is its window and one message (§11.5).
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::types::{Items, Received};
+use crate::message::{Error, Payload};
+use crate::time::Instant;
+
+/// Messages below this size, in bytes, are copied together: what waits must not pin the buffers that it came in.
+const SHARED: usize = 4096;
+
+/// So much is copied together, at most.
+const CHUNK: usize = 16 << 10;
+
+/// The credit that there may be at most, in bytes (§11.5).
+const MAX_CREDIT: i64 = i32::MAX as i64;
+
+#[derive(Debug)]
+pub(super) struct Receiving {
+    /// Items one behind the other, and what they cost.
+    chunks: VecDeque<(Bytes, usize)>,
+    /// Small ones that have come last, and what they cost.
+    tail: BytesMut,
+    tail_cost: usize,
+    end: Option<End>,
+    /// What the peer may still send, as both sides count it.
+    credit: i64,
+    /// How far credit is filled up.
+    window: u32,
+    /// What the application has taken since credit was given last.
+    taken: usize,
+    /// When credit was given last.
+    granted: Option<Instant>,
+    /// The application waits, and has not been told yet that something has come.
+    waiting: bool,
+}
+
+#[derive(Debug)]
+enum End {
+    Ended(Payload),
+    Failed(Error),
+}
+
+impl Receiving {
+    pub(super) fn new(window: u32) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            tail_cost: 0,
+            end: None,
+            credit: i64::from(window),
+            window,
+            taken: 0,
+            granted: None,
+            waiting: true,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether the peer may send data now, as a message that costs `cost`; it is paid for then.
+    #[must_use]
+    pub(super) fn spend(&mut self, cost: usize) -> bool {
+        let allowed = self.credit > 0;
+        self.credit -= cost as i64;
+        allowed
+    }
+
+    /// Takes in items that came in one message of `cost` bytes.
+    pub(super) fn push(&mut self, items: &[u8], frame: &Bytes, cost: usize) {
+        if items.is_empty() {
+            self.taken += cost;
+            return;
+        }
+        if items.len() >= SHARED && items.len() * 2 >= frame.len() {
+            self.seal();
+            self.chunks.push_back((frame.slice_ref(items), cost));
+            return;
+        }
+        if self.tail.len() + items.len() > CHUNK {
+            self.seal();
+        }
+        self.tail.extend_from_slice(items);
+        self.tail_cost += cost;
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back((self.tail.split().freeze(), core::mem::take(&mut self.tail_cost)));
+        }
+    }
+
+    /// The peer has said all it had to say.
+    pub(super) fn end(&mut self, last: Payload) {
+        self.end.get_or_insert(End::Ended(last));
+    }
+
+    /// Nothing more will come, for this reason; unless nothing would have come anyway.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.end.get_or_insert(End::Failed(error));
+    }
+
+    /// Nobody wants what has come.
+    pub(super) fn clear(&mut self) {
+        self.chunks = VecDeque::new();
+        (self.tail, self.tail_cost) = (BytesMut::new(), 0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether the application is to be told that there is something: once for each time that it found nothing.
+    pub(super) fn announce(&mut self) -> bool {
+        core::mem::replace(&mut self.waiting, false)
+    }
+
+    /// What the application gets next.
+    pub(super) fn poll(&mut self) -> Option<Received> {
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        if let Some((items, cost)) = self.chunks.pop_front() {
+            self.taken += cost;
+            return Some(Received::Items(Items::new(items)));
+        }
+        match &self.end {
+            Some(End::Ended(last)) => Some(Received::End(last.clone())),
+            Some(End::Failed(error)) => Some(Received::Failed(error.clone())),
+            None => {
+                self.waiting = true;
+                None
+            }
+        }
+    }
+
+    /// Whether credit is due: for half of the window, or because the application waits and there is none left.
+    pub(super) fn is_due(&self) -> bool {
+        let half = (self.window / 2).max(1) as usize;
+        self.end.is_none() && (self.taken >= half || (self.credit <= 0 && self.waiting && self.is_empty()))
+    }
+
+    /// The credit that is sent now, in bytes. Half a window that is used up within two round trips was too small, so that
+    /// it is doubled, up to `max`: whether it was is given back too.
+    pub(super) fn grant(&mut self, now: Instant, rtt: Option<Duration>, max: u32) -> (u32, bool) {
+        let short = self.granted.zip(rtt).is_some_and(|(last, rtt)| now - last < rtt * 2);
+        let grown = if short { self.window.min(max.saturating_sub(self.window)) } else { 0 };
+        self.window += grown;
+        self.granted = Some(now);
+        let taken = i64::try_from(core::mem::take(&mut self.taken)).unwrap_or(i64::MAX);
+        // Without any window the application's waiting is what lets a message through.
+        let least = if self.credit + taken <= 0 { 1 - self.credit } else { taken };
+        let bytes = taken.max(least).saturating_add(i64::from(grown)).min(MAX_CREDIT - self.credit.max(0));
+        self.credit += bytes;
+        (u32::try_from(bytes).unwrap_or(0), grown > 0)
+    }
+
+    /// What waits here, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.chunks.iter().map(|(items, _)| items.len()).sum::<usize>() + self.tail.len()
+    }
+}

@@ -1,0 +1,301 @@
+//! The half of a stream that sends (§11.10).
+//!
+//! ```text
+//!  OPEN <---> BLOCKED     credit used up, or the peer has asked for a pause
+//!    |            |
+//!    | end        | end   by the application
+//!    v            v
+//!       ENDING ---------> ENDED    all that was queued has left, and `end` behind it
+//! ```
+
+use alloc::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::message::{Item, Payload};
+
+/// Items up to this size, in bytes, are copied and share messages; longer ones are shared, not copied, and go alone.
+const SMALL: usize = 1024;
+
+/// So many bytes of small items share one message (§11.2).
+const BATCH: usize = 16 << 10;
+
+/// What the message around `items` needs at most, in bytes: envelope, verb, and the head of the array.
+const ENVELOPE: usize = 64;
+
+/// Room in front of a batch for the head of the array.
+const HEAD: usize = 3;
+
+/// The smallest memory for a batch, in bytes.
+const MIN_BATCH: usize = 64;
+
+/// What a queued item counts for beyond its bytes where it goes alone.
+const ITEM_COST: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    state: State,
+    queue: VecDeque<Piece>,
+    /// What `queue` counts for, in bytes.
+    queued: usize,
+    /// What the peer lets us send, in bytes; below zero by one message at most (§11.5).
+    credit: i64,
+    /// The peer has asked for a pause (§11.6).
+    pub(super) paused: bool,
+    /// The application was turned away, and is to be told of room.
+    pub(super) wanted: bool,
+    /// Something was sent, or is to be.
+    pub(super) used: bool,
+    /// How long the last batch became.
+    hint: usize,
+    /// The longest batch that the peer takes.
+    batch: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    Ending(Payload),
+    Ended,
+}
+
+/// Something queued: a message, in the end.
+#[derive(Debug)]
+enum Piece {
+    /// Small items, one behind the other, behind room for a head.
+    Batch {
+        items: BytesMut,
+        count: u16,
+    },
+    Item(Payload),
+}
+
+/// What a message of data carries.
+#[derive(Debug)]
+pub(super) enum Data {
+    Item(Payload),
+    Items(Payload),
+    End(Payload),
+}
+
+impl Sending {
+    pub(super) fn new(credit: u32, peer_max_message: usize) -> Self {
+        Self {
+            state: State::Open,
+            queue: VecDeque::new(),
+            queued: 0,
+            credit: i64::from(credit),
+            paused: false,
+            wanted: false,
+            used: false,
+            hint: MIN_BATCH,
+            batch: BATCH.min(peer_max_message.saturating_sub(ENVELOPE)),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Queues an item that is to be copied.
+    pub(super) fn push_item(&mut self, item: Item<'_>) {
+        if item.as_bytes().len() > SMALL.min(self.batch) || !item.fits_in_array() {
+            return self.push_alone(Payload::from(item));
+        }
+        self.push_small(item.as_bytes());
+    }
+
+    /// Queues an item.
+    pub(super) fn push(&mut self, payload: Payload) {
+        if payload.len() > SMALL.min(self.batch) || !payload.as_item().fits_in_array() {
+            return self.push_alone(payload);
+        }
+        self.push_small(payload.as_bytes());
+    }
+
+    fn push_alone(&mut self, payload: Payload) {
+        self.used = true;
+        self.queued += payload.len() + ITEM_COST;
+        self.queue.push_back(Piece::Item(payload));
+    }
+
+    fn push_small(&mut self, item: &[u8]) {
+        self.used = true;
+        self.queued += item.len();
+        if let Some(Piece::Batch { items, count }) = self.queue.back_mut()
+            && items.len() - HEAD + item.len() <= self.batch
+            && *count < u16::MAX
+        {
+            items.put_slice(item);
+            *count += 1;
+            return;
+        }
+        self.queued += ITEM_COST;
+        let mut items = BytesMut::with_capacity(HEAD + self.hint.max(item.len()));
+        items.put_bytes(0, HEAD);
+        items.put_slice(item);
+        self.queue.push_back(Piece::Batch { items, count: 1 });
+    }
+
+    /// The application has no more to say than `last`.
+    pub(super) fn end(&mut self, last: Payload) {
+        self.state = State::Ending(last);
+    }
+
+    /// Nothing more is sent; what was queued is dropped.
+    pub(super) fn shut(&mut self) {
+        self.state = State::Ended;
+        self.queue = VecDeque::new();
+        self.queued = 0;
+    }
+
+    /// More credit; `false` where that is more than there may be.
+    #[must_use]
+    pub(super) fn grant(&mut self, bytes: u64) -> bool {
+        let credit = i64::try_from(bytes).ok().and_then(|bytes| self.credit.checked_add(bytes));
+        match credit.filter(|credit| *credit <= i64::from(i32::MAX)) {
+            Some(credit) => {
+                self.credit = credit;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a message could leave now.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.state {
+            _ if !self.queue.is_empty() => self.credit > 0 && !self.paused,
+            State::Ending(last) => last.is_null() || self.credit > 0,
+            State::Open | State::Ended => false,
+        }
+    }
+
+    /// What is sent next, if it may be.
+    pub(super) fn poll(&mut self) -> Option<Data> {
+        if !self.is_ready() {
+            return None;
+        }
+        match self.queue.pop_front() {
+            Some(Piece::Item(payload)) => {
+                self.queued -= payload.len() + ITEM_COST;
+                Some(Data::Item(payload))
+            }
+            Some(Piece::Batch { items, count }) => {
+                self.queued -= items.len() - HEAD + ITEM_COST;
+                self.hint = items.len().clamp(MIN_BATCH, BATCH);
+                Some(batch(items, count))
+            }
+            None => match core::mem::replace(&mut self.state, State::Ended) {
+                State::Ending(last) => Some(Data::End(last)),
+                State::Open | State::Ended => None,
+            },
+        }
+    }
+
+    /// A message of so many bytes has left.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.credit -= bytes as i64;
+    }
+}
+
+/// One item as it is, several as an array.
+fn batch(mut items: BytesMut, count: u16) -> Data {
+    if count == 1 {
+        return Data::Item(Payload::trusted(items.split_off(HEAD).freeze()));
+    }
+    let [high, low] = count.to_be_bytes();
+    // The head of an array in its shortest form (§5.2).
+    let (head, len) = match count {
+        0..24 => ([0, 0, 0x80 | low], 1),
+        24..0x100 => ([0, 0x98, low], 2),
+        _ => ([0x99, high, low], 3),
+    };
+    if let Some(room) = items.get_mut(..HEAD) {
+        room.copy_from_slice(&head);
+    }
+    let items: Bytes = items.freeze();
+    Data::Items(Payload::trusted(items.slice(HEAD - len..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn sending(credit: u32, max_message: usize) -> Sending {
+        Sending::new(credit, max_message)
+    }
+
+    fn number(n: u8) -> Payload {
+        Payload::new(vec![0x18, n].into()).unwrap()
+    }
+
+    // spec: §11.2
+    #[test]
+    fn items_that_wait_together_share_an_array_with_the_shortest_head() {
+        for count in [1_usize, 2, 23, 24, 255, 256, 3000] {
+            let mut sending = sending(1 << 20, 1 << 20);
+            (0..count).for_each(|n| sending.push(number(24 + (n % 200) as u8)));
+            match (count, sending.poll().unwrap()) {
+                (1, Data::Item(item)) => assert_eq!(item, number(24)),
+                (_, Data::Items(items)) => {
+                    let elements = items.as_item().array().unwrap().count();
+                    assert_eq!(elements, count);
+                    let mut shortest = Vec::new();
+                    minicbor::Encoder::new(&mut shortest).array(count as u64).unwrap();
+                    assert_eq!(items.as_bytes()[..shortest.len()], shortest);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!((sending.queued(), sending.is_ready()), (0, false));
+        }
+    }
+
+    // spec: §11.2, §5.3
+    #[test]
+    fn what_nests_as_deep_as_an_item_may_goes_alone() {
+        let nested = |depth: usize| {
+            let mut bytes = vec![0x81; depth];
+            bytes.push(0);
+            Payload::new(bytes.into()).unwrap()
+        };
+        let mut sending = sending(1 << 20, 1 << 20);
+        for payload in [nested(63), nested(64), nested(1)] {
+            sending.push_item(payload.as_item());
+            sending.push(payload);
+        }
+        let mut sent = Vec::new();
+        while let Some(data) = sending.poll() {
+            sent.push(match data {
+                Data::Item(item) => (1, item.len()),
+                Data::Items(items) => (items.as_item().array().unwrap().count(), items.len()),
+                Data::End(_) => unreachable!("nobody has ended it"),
+            });
+        }
+        assert_eq!(sent, [(2, 129), (1, 65), (1, 65), (2, 5)]);
+    }
+
+    // spec: §11.2, §5.13
+    #[test]
+    fn a_batch_is_no_longer_than_the_peer_takes() {
+        let mut sending = sending(1 << 20, 1024);
+        (0..2000).for_each(|n| sending.push(number(24 + (n % 200) as u8)));
+        while let Some(data) = sending.poll() {
+            let (Data::Item(payload) | Data::Items(payload)) = data else {
+                unreachable!("nobody has ended it")
+            };
+            assert!(payload.len() + ENVELOPE - HEAD <= 1024, "{}", payload.len());
+        }
+    }
+}
