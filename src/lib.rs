@@ -4,8 +4,6 @@
 //! [`Client`] and what belongs to them. The protocol itself, without I/O, is the crate `fluxar-proto`, for those who
 //! embed it in an event loop of their own; `SPEC.md` in the repository is the specification.
 //!
-//! Calls are built so far. Streams and publish/subscribe are specified and not built yet.
-//!
 //! # A server and a client
 //!
 //! ```
@@ -38,6 +36,49 @@
 //! open as an [`OpenCall`], for updates in both directions.
 //!
 //! Payloads are anything that serde can write and read; [`Raw`] passes CBOR through untouched.
+//!
+//! # Streams
+//!
+//! [`Peer::stream`] opens a [`Stream`], with items in both directions; a handler gets a [`StreamRequest`], and its return
+//! ends the stream:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use fluxar::{Client, Server, StreamRequest};
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Chunk {
+//!     token: String,
+//! }
+//!
+//! # let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! server.handle_stream("llm.complete", |mut req: StreamRequest| async move {
+//!     let prompt: String = req.payload()?;
+//!     for word in prompt.split(' ') {
+//!         req.send(&Chunk { token: format!("{word}, ") }).await?; // waits while the opener does not keep up
+//!     }
+//!     Ok(())
+//! });
+//! # let url = server.url();
+//! # tokio::spawn(server.run());
+//! # let client = Client::connect(url).build().await?;
+//! # let mut text = String::new();
+//! let mut stream = client.stream::<Chunk>("llm.complete", "once upon a time").await?;
+//! while let Some(chunk) = stream.next().await {
+//!     # let chunk = chunk.inspect(|chunk| text.push_str(&chunk.token));
+//!     print!("{}", chunk?.token);
+//! }
+//! # assert_eq!(text, "once, upon, a, time, ");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! [`Stream::send`] sends, [`Stream::end`] ends this side's direction, [`Stream::finish`] waits for the final value of the
+//! other. [`Stream::split`] gives the halves to different tasks; they are `futures` streams and sinks. Dropping a stream
+//! before its end cancels it at the other side too. Memory is bounded by the window, at both ends.
 //!
 //! # Both sides are peers
 //!

@@ -77,7 +77,7 @@ impl<'a, T: FromPayload> Call<'a, T> {
 
     fn begin(self) -> Unsent<'a, T> {
         let prepared = self.payload.and_then(|payload| {
-            let mut options = CallOptions::new().with_meta(encode(self.meta)?);
+            let mut options = CallOptions::new().with_meta(encode_pairs(self.meta)?);
             options.timeout = self.timeout;
             Ok((payload, options))
         });
@@ -99,8 +99,8 @@ impl<'a, T: FromPayload> IntoFuture for Call<'a, T> {
     }
 }
 
-/// Metadata as one map; empty where there is none. That keys are unique is checked where the call is made.
-fn encode(pairs: Vec<(String, Result<Payload, Error>)>) -> Result<Bytes, Error> {
+/// Metadata as one map; empty where there is none. That keys are unique is checked where it is sent.
+pub(crate) fn encode_pairs(pairs: Vec<(String, Result<Payload, Error>)>) -> Result<Bytes, Error> {
     if pairs.is_empty() {
         return Ok(Bytes::new());
     }

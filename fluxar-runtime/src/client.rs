@@ -17,6 +17,7 @@ use crate::request::Request;
 use crate::runtime::{Link, Runtime};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
+use crate::stream_request::StreamRequest;
 
 /// A connection that this side has dialled. It is a [`Peer`] that also can be called back; once it is dropped, the
 /// connection is closed.
@@ -43,6 +44,18 @@ impl<R: Runtime> Client<R> {
         T: IntoPayload + 'static,
     {
         self.router.handle(self.runtime.clone(), method, handler);
+    }
+
+    /// Runs `handler` when the server opens a stream for `method`. A later one for the same method takes its place.
+    ///
+    /// The handler's return ends the stream: see [`StreamRequest`].
+    pub fn handle_stream<F, Fut, T>(&self, method: &str, handler: F)
+    where
+        F: Fn(StreamRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        self.router.handle_stream(self.runtime.clone(), method, handler);
     }
 
     /// The connection without its owner: does not close when it is dropped.

@@ -207,10 +207,14 @@ impl<R: Runtime> Driver<R> {
 
     /// Wakes and starts what the turn brought, without the lock. Whether there was anything.
     fn do_chores(&mut self) -> bool {
-        let busy = !self.chores.wakers.is_empty() || !self.chores.requests.is_empty();
+        let chores = &self.chores;
+        let busy = !chores.wakers.is_empty() || !chores.requests.is_empty() || !chores.streams.is_empty();
         self.chores.wakers.drain(..).for_each(Waker::wake);
         for request in self.chores.requests.drain(..) {
             self.router.dispatch(self.shared.request(request));
+        }
+        for opening in self.chores.streams.drain(..) {
+            self.router.dispatch_stream(self.shared.stream_request(opening));
         }
         busy
     }

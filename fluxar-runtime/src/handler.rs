@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
-use fluxar_proto::{Code, Error, Payload, RequestId, Text};
+use fluxar_proto::{Code, Error, Payload, RequestId, StreamId, Text};
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use pin_project_lite::pin_project;
@@ -19,6 +19,7 @@ use crate::payload::IntoPayload;
 use crate::request::Request;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
+use crate::stream_request::StreamRequest;
 
 /// Why a handler failed: `?` makes one of any type that implements [`std::error::Error`], and [`other`](Self::other) of
 /// what holds one without being one, as a boxed error.
@@ -93,13 +94,42 @@ impl fmt::Debug for HandlerError {
     }
 }
 
-/// Starts the handler of one method for one request.
-type Start = Arc<dyn Fn(Request) + Send + Sync>;
+/// Starts the handler of one method for one request, or for one stream.
+type Start<Q> = Arc<dyn Fn(Q) + Send + Sync>;
 
-/// The handlers of a peer, by method.
+/// Handlers by method.
+type Methods<Q> = Arc<RwLock<HashMap<Box<str>, Start<Q>>>>;
+
+/// The handlers of a peer.
 #[derive(Clone, Default)]
 pub(crate) struct Router {
-    methods: Arc<RwLock<HashMap<Box<str>, Start>>>,
+    calls: Methods<Request>,
+    streams: Methods<StreamRequest>,
+}
+
+/// What a handler is run for.
+trait Asked: Send + Sized + 'static {
+    fn responder(&self) -> Responder;
+}
+
+impl Asked for Request {
+    fn responder(&self) -> Responder {
+        Responder {
+            shared: Some(self.shared().clone()),
+            id: Asking::Call(self.id()),
+            method: self.method_text(),
+        }
+    }
+}
+
+impl Asked for StreamRequest {
+    fn responder(&self) -> Responder {
+        Responder {
+            shared: Some(self.shared().clone()),
+            id: Asking::Stream(self.id()),
+            method: self.method_text(),
+        }
+    }
 }
 
 impl Router {
@@ -110,40 +140,76 @@ impl Router {
         Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
         T: IntoPayload + 'static,
     {
-        let start: Start = Arc::new(move |request: Request| {
-            let shared = Some(request.shared().clone());
-            let mut responder = Responder { shared, id: request.id(), method: request.method_text() };
-            // A handler may panic before its future is made, too.
-            let future = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
-            match future {
-                Ok(future) => {
-                    let method = responder.method.clone();
-                    // Encoding the result is the application's code too, and so is dropping the future.
-                    let answer = future.map(move |result| encode(result, &method));
-                    let future = Some(AssertUnwindSafe(answer).catch_unwind());
-                    runtime.spawn(Run { future, responder });
-                }
-                Err(panic) => responder.respond(Err(panicked(panic, &responder.method))),
-            }
-        });
-        let mut methods = self.methods.write().unwrap_or_else(|e| e.into_inner());
-        let replaced = methods.insert(method.into(), start);
-        // What it holds is the application's, and may register handlers when it is dropped.
-        drop(methods);
-        drop(replaced);
+        register(&self.calls, method, starter(runtime, handler));
+    }
+
+    pub(crate) fn handle_stream<R, F, Fut, T>(&self, runtime: R, method: &str, handler: F)
+    where
+        R: Runtime,
+        F: Fn(StreamRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        register(&self.streams, method, starter(runtime, handler));
     }
 
     /// Starts what is to be run for `request`, or answers that there is nothing.
     pub(crate) fn dispatch(&self, request: Request) {
-        let start = self.methods.read().unwrap_or_else(|e| e.into_inner()).get(request.method()).cloned();
-        match start {
+        match find(&self.calls, request.method()) {
             Some(start) => start(request),
-            None => {
-                let message = format!("no method `{}`", request.method());
-                request.shared().refuse(request.id(), Error::new(Code::UNIMPLEMENTED, message));
-            }
+            None => request.shared().refuse(request.id(), no_method(request.method())),
         }
     }
+
+    /// The same for a stream.
+    pub(crate) fn dispatch_stream(&self, request: StreamRequest) {
+        match find(&self.streams, request.method()) {
+            Some(start) => start(request),
+            None => request.shared().refuse_stream(request.id(), no_method(request.method())),
+        }
+    }
+}
+
+fn no_method(method: &str) -> Error {
+    Error::new(Code::UNIMPLEMENTED, format!("no method `{method}`"))
+}
+
+fn find<Q>(methods: &Methods<Q>, method: &str) -> Option<Start<Q>> {
+    methods.read().unwrap_or_else(|e| e.into_inner()).get(method).cloned()
+}
+
+fn register<Q>(methods: &Methods<Q>, method: &str, start: Start<Q>) {
+    let mut methods = methods.write().unwrap_or_else(|e| e.into_inner());
+    let replaced = methods.insert(method.into(), start);
+    // What it holds is the application's, and may register handlers when it is dropped.
+    drop(methods);
+    drop(replaced);
+}
+
+/// Runs `handler` in a task of its own.
+fn starter<R, Q, F, Fut, T>(runtime: R, handler: F) -> Start<Q>
+where
+    R: Runtime,
+    Q: Asked,
+    F: Fn(Q) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+    T: IntoPayload + 'static,
+{
+    Arc::new(move |request: Q| {
+        let mut responder = request.responder();
+        // A handler may panic before its future is made, too.
+        let future = std::panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
+        match future {
+            Ok(future) => {
+                let method = responder.method.clone();
+                // Encoding the result is the application's code too, and so is dropping the future.
+                let answer = future.map(move |result| encode(result, &method));
+                let future = Some(AssertUnwindSafe(answer).catch_unwind());
+                runtime.spawn(Run { future, responder });
+            }
+            Err(panic) => responder.respond(Err(panicked(panic, &responder.method))),
+        }
+    })
 }
 
 /// What the caller gets of a handler's result.
@@ -194,21 +260,33 @@ impl<F: Future<Output = Result<Payload, Error>>> Future for Run<F> {
     }
 }
 
-/// Answers a request once.
+/// Who is to be answered.
+#[derive(Clone, Copy)]
+enum Asking {
+    Call(RequestId),
+    Stream(StreamId),
+}
+
+/// Answers a request once, or ends a stream.
 struct Responder {
     shared: Option<Arc<Shared>>,
-    id: RequestId,
+    id: Asking,
     method: Text,
 }
 
 impl Responder {
     fn poll_wanted(&self, cx: &mut Context<'_>) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.poll_wanted(self.id, cx))
+        self.shared.as_ref().is_some_and(|shared| match self.id {
+            Asking::Call(id) => shared.poll_wanted(id, cx),
+            Asking::Stream(id) => shared.poll_streaming(id, cx),
+        })
     }
 
     fn respond(&mut self, result: Result<Payload, Error>) {
-        if let Some(shared) = self.shared.take() {
-            shared.respond(self.id, result);
+        let Some(shared) = self.shared.take() else { return };
+        match self.id {
+            Asking::Call(id) => shared.respond(id, result),
+            Asking::Stream(id) => shared.finish_stream(id, result),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
+use fluxar_proto::message::Item;
 use fluxar_proto::{Code, DecodeError, Error, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,24 @@ pub trait IntoPayload {
     ///
     /// `invalid_argument` where the value's own serialization fails.
     fn to_payload(&self) -> Result<Payload, Error>;
+
+    /// Hands the encoded item to `then`: in memory of its own, or, where it is small, in memory that is used again.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_payload`](Self::to_payload).
+    fn encode_for<R>(&self, then: impl FnOnce(Encoded<'_>) -> R) -> Result<R, Error> {
+        Ok(then(Encoded::Shared(self.to_payload()?)))
+    }
+}
+
+/// An encoded value.
+#[derive(Clone, Debug)]
+pub enum Encoded<'a> {
+    /// To be copied.
+    Small(Item<'a>),
+    /// To be shared.
+    Shared(Payload),
 }
 
 /// What can be received: every [`DeserializeOwned`] type, and [`Raw`]. Null is a `()`.
@@ -47,19 +66,26 @@ thread_local! {
 
 impl<T: Serialize + ?Sized> IntoPayload for T {
     fn to_payload(&self) -> Result<Payload, Error> {
+        self.encode_for(|encoded| match encoded {
+            Encoded::Small(item) => item.into(),
+            Encoded::Shared(payload) => payload,
+        })
+    }
+
+    fn encode_for<R>(&self, then: impl FnOnce(Encoded<'_>) -> R) -> Result<R, Error> {
         let scratch = SCRATCH.take();
-        let encoded = cbor4ii::serde::to_vec(scratch, &Nulls(self)).map_err(|error| unfit(&error))?;
+        let mut encoded = cbor4ii::serde::to_vec(scratch, &Nulls(self)).map_err(|error| unfit(&error))?;
         // A type may serialize to what is not one item (nothing at all, or nested too deeply).
-        let bytes = if encoded.capacity() > KEEP {
-            Bytes::from(encoded)
-        } else {
-            let bytes = Bytes::copy_from_slice(&encoded);
-            let mut scratch = encoded;
-            scratch.clear();
-            SCRATCH.set(scratch);
-            bytes
-        };
-        Payload::new(bytes).map_err(|error| unfit(&error))
+        if encoded.capacity() > KEEP {
+            return Payload::new(encoded.into())
+                .map(|payload| then(Encoded::Shared(payload)))
+                .map_err(|error| unfit(&error));
+        }
+        let result =
+            Item::new(&encoded).map(|item| then(Encoded::Small(item))).map_err(|error| unfit(&error));
+        encoded.clear();
+        SCRATCH.set(encoded);
+        result
     }
 }
 

@@ -11,6 +11,7 @@ use fluxar_proto::{Code, ConnectionError, Error, PeerInfo, Stats};
 use crate::call::Call;
 use crate::payload::{FromPayload, IntoPayload};
 use crate::shared::Shared;
+use crate::stream::OpenStream;
 
 /// The other side of a connection: who dialled whom makes no difference. Cheap to clone; all clones mean the same
 /// connection, and keep nothing open. Two are equal where they mean the same connection.
@@ -36,6 +37,19 @@ impl Peer {
         payload: &(impl IntoPayload + ?Sized),
     ) -> Call<'a, T> {
         Call::new(&self.shared, method, payload.to_payload())
+    }
+
+    /// Opens a stream for a method of the peer, whose items are `T`s.
+    ///
+    /// # Errors
+    ///
+    /// Where the stream could not be opened. That the peer refuses it shows when the first item is taken.
+    pub fn stream<'a, T: FromPayload>(
+        &'a self,
+        method: &'a str,
+        payload: &(impl IntoPayload + ?Sized),
+    ) -> OpenStream<'a, T> {
+        OpenStream::new(&self.shared, method, payload.to_payload())
     }
 
     /// Measures a round trip to the peer's protocol machinery and back (§8.3). Where the peer leaves this ping out and

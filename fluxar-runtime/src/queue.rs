@@ -9,9 +9,10 @@ use crate::line::Line;
 
 /// What somebody waits for room for. Each has a line of its own: an update needs no slot, and the very call whose slot
 /// others wait for may wait for an update.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Call,
+    Stream,
     Update,
 }
 
@@ -30,28 +31,85 @@ pub(crate) enum Purpose {
 /// ```
 #[derive(Default)]
 pub(crate) struct Queue {
-    calls: Line,
+    calls: Slots,
+    streams: Slots,
     updates: Line,
-    /// The callers who were called up and have not come yet: the room is theirs, so that nobody can overtake them.
+}
+
+/// Those who wait for one of the slots that the peer has.
+#[derive(Default)]
+struct Slots {
+    line: Line,
+    /// Those who were called up and have not come yet: the room is theirs, so that nobody can overtake them.
     called: BTreeSet<u64>,
-    /// Until when callers wait (§10.5).
+    /// Until when they wait (§10.5).
     deadlines: BTreeSet<(Instant, u64)>,
+}
+
+impl Slots {
+    fn has_others_first(&self, ticket: Option<u64>, room: usize) -> bool {
+        match ticket {
+            Some(ticket) => self.line.holds(ticket),
+            None => !self.line.is_empty() || (!self.called.is_empty() && self.called.len() >= room),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        ticket: &mut Option<u64>,
+        until: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Option<Waker> {
+        let replaced = self.line.wait(ticket, cx);
+        if let Some(ticket) = *ticket {
+            self.called.remove(&ticket);
+            self.deadlines.extend(until.map(|until| (until, ticket)));
+        }
+        replaced
+    }
+
+    fn leave(&mut self, ticket: u64, until: Option<Instant>) -> Option<Waker> {
+        self.called.remove(&ticket);
+        if let Some(until) = until {
+            self.deadlines.remove(&(until, ticket));
+        }
+        self.line.leave(ticket)
+    }
+
+    fn serve(&mut self, room: usize, wakers: &mut Vec<Waker>) -> bool {
+        for _ in self.called.len()..room {
+            let Some((ticket, waker)) = self.line.pop() else { break };
+            self.called.insert(ticket);
+            wakers.push(waker);
+        }
+        !self.line.is_empty()
+    }
+
+    fn dissolve(&mut self, wakers: &mut Vec<Waker>) {
+        self.line.call_all(wakers);
+        self.called.clear();
+    }
+
+    fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        while let Some((_, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            wakers.extend(self.line.leave(ticket));
+        }
+    }
 }
 
 impl Queue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.updates.is_empty()
+        self.calls.line.is_empty() && self.streams.line.is_empty() && self.updates.is_empty()
     }
 
-    /// Whether somebody else has to go first, where there is room for so many calls.
+    /// Whether somebody else has to go first, where there is room for so many.
     pub(crate) fn has_others_first(&self, purpose: Purpose, ticket: Option<u64>, room: usize) -> bool {
-        let line = self.line(purpose);
-        match (ticket, purpose) {
-            (Some(ticket), _) => line.holds(ticket),
-            (None, Purpose::Update) => !line.is_empty(),
-            (None, Purpose::Call) => {
-                !line.is_empty() || (!self.called.is_empty() && self.called.len() >= room)
-            }
+        match (purpose, ticket) {
+            (Purpose::Call, ticket) => self.calls.has_others_first(ticket, room),
+            (Purpose::Stream, ticket) => self.streams.has_others_first(ticket, room),
+            (Purpose::Update, Some(ticket)) => self.updates.holds(ticket),
+            (Purpose::Update, None) => !self.updates.is_empty(),
         }
     }
 
@@ -65,12 +123,11 @@ impl Queue {
         until: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Option<Waker> {
-        let replaced = self.line_mut(purpose).wait(ticket, cx);
-        if let (Purpose::Call, Some(ticket)) = (purpose, *ticket) {
-            self.called.remove(&ticket);
-            self.deadlines.extend(until.map(|until| (until, ticket)));
+        match purpose {
+            Purpose::Call => self.calls.wait(ticket, until, cx),
+            Purpose::Stream => self.streams.wait(ticket, until, cx),
+            Purpose::Update => self.updates.wait(ticket, cx),
         }
-        replaced
     }
 
     /// Gives up a place, or what its owner was called up for. Gives a waker back that is to be dropped without the lock.
@@ -82,29 +139,28 @@ impl Queue {
         until: Option<Instant>,
         wakers: &mut Vec<Waker>,
     ) -> Option<Waker> {
-        let left = self.line_mut(purpose).leave(ticket);
         match purpose {
-            Purpose::Call => {
-                self.called.remove(&ticket);
-                if let Some(until) = until {
-                    self.deadlines.remove(&(until, ticket));
+            Purpose::Call => self.calls.leave(ticket, until),
+            Purpose::Stream => self.streams.leave(ticket, until),
+            Purpose::Update => {
+                let left = self.updates.leave(ticket);
+                // How many updates fit nobody knows: each that has been called up calls the next one up.
+                if left.is_none() {
+                    self.updates.call_up(1, wakers);
                 }
+                left
             }
-            // How many updates fit nobody knows: each that has been called up calls the next one up.
-            Purpose::Update if left.is_none() => self.updates.call_up(1, wakers),
-            Purpose::Update => {}
         }
-        left
     }
 
     /// There is room for so many calls: as many are called up. Whether others are left who wait for more.
     pub(crate) fn serve_calls(&mut self, room: usize, wakers: &mut Vec<Waker>) -> bool {
-        for _ in self.called.len()..room {
-            let Some((ticket, waker)) = self.calls.pop() else { break };
-            self.called.insert(ticket);
-            wakers.push(waker);
-        }
-        !self.calls.is_empty()
+        self.calls.serve(room, wakers)
+    }
+
+    /// The same for streams.
+    pub(crate) fn serve_streams(&mut self, room: usize, wakers: &mut Vec<Waker>) -> bool {
+        self.streams.serve(room, wakers)
     }
 
     /// There is room for an update.
@@ -114,35 +170,20 @@ impl Queue {
 
     /// Nobody needs to wait any more: the connection has ended.
     pub(crate) fn dissolve(&mut self, wakers: &mut Vec<Waker>) {
-        self.calls.call_all(wakers);
+        self.calls.dissolve(wakers);
+        self.streams.dissolve(wakers);
         self.updates.call_all(wakers);
-        self.called.clear();
     }
 
     /// When [`expire`](Self::expire) wants to be called next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let first = |slots: &Slots| slots.deadlines.first().map(|(at, _)| *at);
+        [first(&self.calls), first(&self.streams)].into_iter().flatten().min()
     }
 
     /// Wakes those who have waited for too long.
     pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
-        while let Some((_, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            self.deadlines.pop_first();
-            wakers.extend(self.calls.leave(ticket));
-        }
-    }
-
-    fn line(&self, purpose: Purpose) -> &Line {
-        match purpose {
-            Purpose::Call => &self.calls,
-            Purpose::Update => &self.updates,
-        }
-    }
-
-    fn line_mut(&mut self, purpose: Purpose) -> &mut Line {
-        match purpose {
-            Purpose::Call => &mut self.calls,
-            Purpose::Update => &mut self.updates,
-        }
+        self.calls.expire(now, wakers);
+        self.streams.expire(now, wakers);
     }
 }

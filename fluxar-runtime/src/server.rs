@@ -21,6 +21,7 @@ use crate::request::Request;
 use crate::runtime::{Link, Listener, Runtime, Timer};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
+use crate::stream_request::StreamRequest;
 
 /// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -66,6 +67,18 @@ impl<R: Runtime> Server<R> {
         T: IntoPayload + 'static,
     {
         self.router.handle(self.runtime.clone(), method, handler);
+    }
+
+    /// Runs `handler` when a peer opens a stream for `method`. A later one for the same method takes its place.
+    ///
+    /// The handler's return ends the stream: see [`StreamRequest`].
+    pub fn handle_stream<F, Fut, T>(&self, method: &str, handler: F)
+    where
+        F: Fn(StreamRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, HandlerError>> + Send + 'static,
+        T: IntoPayload + 'static,
+    {
+        self.router.handle_stream(self.runtime.clone(), method, handler);
     }
 
     /// Where the server listens: with the port that the system chose where 0 was asked for.

@@ -71,6 +71,19 @@ macro_rules! setters {
             self.router.handle(self.runtime.clone(), method, handler);
             self
         }
+
+        /// Runs `handler` when the other side opens a stream for `method`. A later one for the same method takes its place.
+        ///
+        /// The handler's return ends the stream: see [`StreamRequest`](crate::StreamRequest).
+        pub fn handle_stream<F, Fut, T>(self, method: &str, handler: F) -> Self
+        where
+            F: Fn(crate::StreamRequest) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<T, crate::HandlerError>> + Send + 'static,
+            T: crate::IntoPayload + 'static,
+        {
+            self.router.handle_stream(self.runtime.clone(), method, handler);
+            self
+        }
     };
 }
 pub(crate) use setters;

@@ -1,9 +1,13 @@
-//! Waiting in line for room: for a call slot of the peer's, or in the send buffer.
+//! Waiting in line for room: for a slot of the peer's, or in the send buffer.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use fluxar_proto::{CallError, CallId, CallOptions, Connection, Error, Instant, Payload, UpdateError};
+use fluxar_proto::{
+    CallError, CallId, CallOptions, Connection, Error, Instant, Payload, StreamError, StreamId,
+    StreamOptions, UpdateError,
+};
 
 use crate::queue::Purpose;
 use crate::shared::{Shared, State};
@@ -34,11 +38,62 @@ impl Turn {
         method: &str,
         prepared: &mut Option<(Payload, CallOptions)>,
     ) -> Poll<Result<CallId, Error>> {
-        let now = self.shared.clock().now();
         let Some((_, options)) = prepared else { return Poll::Pending };
+        self.poll_slot(cx, options.timeout, |cx, state, now, left| {
+            let ready = state.connection.ready_to_call();
+            if ready == Err(CallError::Blocked) {
+                return Poll::Pending;
+            }
+            let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };
+            options.timeout = left;
+            let made = ready.and_then(|()| state.connection.call(now, method, payload, options));
+            Poll::Ready(match made {
+                Ok(call) => {
+                    state.wait_for(call, cx);
+                    Ok(call)
+                }
+                Err(error) => Err(state.call_error(error)),
+            })
+        })
+    }
+
+    /// Opens the stream that is `prepared`, or waits until there is room for it.
+    pub(crate) fn poll_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &str,
+        prepared: &mut Option<(Payload, StreamOptions)>,
+    ) -> Poll<Result<StreamId, Error>> {
+        let Some((_, options)) = prepared else { return Poll::Pending };
+        self.poll_slot(cx, options.timeout, |_, state, now, left| {
+            let ready = state.connection.ready_to_stream();
+            if ready == Err(StreamError::Blocked) {
+                return Poll::Pending;
+            }
+            let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };
+            options.timeout = left;
+            let opened = ready.and_then(|()| state.connection.open_stream(now, method, payload, options));
+            Poll::Ready(match opened {
+                Ok(stream) => {
+                    state.hold_stream(stream);
+                    Ok(stream)
+                }
+                Err(error) => Err(state.stream_error(error)),
+            })
+        })
+    }
+
+    /// Opens something within the time that it has: `open` is told the moment, and how much of that time is left.
+    fn poll_slot<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        timeout: Option<Duration>,
+        open: impl FnOnce(&mut Context<'_>, &mut State, Instant, Option<Duration>) -> Poll<Result<T, Error>>,
+    ) -> Poll<Result<T, Error>> {
+        let now = self.shared.clock().now();
         if self.until.is_none() {
-            // Waiting in line is part of the time that a call has.
-            self.until = options.timeout.map(|timeout| now + timeout);
+            // Waiting in line is part of the time that it has.
+            self.until = timeout.map(|timeout| now + timeout);
         }
         let until = self.until;
         self.attempt(cx, |cx, state, behind| {
@@ -50,20 +105,7 @@ impl Turn {
             if behind {
                 return Poll::Pending;
             }
-            let ready = state.connection.ready_to_call();
-            if ready == Err(CallError::Blocked) {
-                return Poll::Pending;
-            }
-            let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };
-            options.timeout = until.map(|until| until - now);
-            let made = ready.and_then(|()| state.connection.call(now, method, payload, options));
-            Poll::Ready(match made {
-                Ok(call) => {
-                    state.wait_for(call, cx);
-                    Ok(call)
-                }
-                Err(error) => Err(state.call_error(error)),
-            })
+            open(cx, state, now, until.map(|until| until - now))
         })
     }
 
@@ -93,7 +135,10 @@ impl Turn {
     ) -> Poll<Result<T, E>> {
         let mut wakers = Vec::new();
         let mut state = self.shared.lock();
-        let room = state.connection.call_room();
+        let room = match self.purpose {
+            Purpose::Stream => state.connection.stream_room(),
+            Purpose::Call | Purpose::Update => state.connection.call_room(),
+        };
         let behind = state.queue.has_others_first(self.purpose, self.ticket, room);
         let result = attempt(cx, &mut state, behind);
         let for_driver = match &result {
@@ -112,6 +157,7 @@ impl Turn {
             }
         };
         state.serve_calls(&mut wakers);
+        state.serve_streams(&mut wakers);
         wakers.extend(if for_driver { state.take_driver() } else { None });
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -128,6 +174,7 @@ impl Drop for Turn {
         let left = state.queue.leave(self.purpose, ticket, self.until, &mut wakers);
         state.discard(left);
         state.serve_calls(&mut wakers);
+        state.serve_streams(&mut wakers);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }

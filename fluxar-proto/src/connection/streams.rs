@@ -85,7 +85,8 @@ impl Connection {
         self.streams.end_stream(stream, last)
     }
 
-    /// Ends the whole stream with an error, which the other side is told. What was queued is dropped (§11.3).
+    /// Ends the whole stream with an error, which the other side is told behind what is queued, as far as there is credit
+    /// for that (§11.3).
     pub fn fail_stream(&mut self, stream: StreamId, error: Error) {
         self.streams.fail_stream(stream, error, &mut self.open);
     }
@@ -140,6 +141,16 @@ impl Connection {
     /// Whether a stream is neither over nor given up.
     pub fn is_streaming(&self, stream: StreamId) -> bool {
         self.streams.is_wanted(stream)
+    }
+
+    /// Why a stream is over, where it did not end in order.
+    pub fn stream_error(&self, stream: StreamId) -> Option<Error> {
+        self.streams.error(stream)
+    }
+
+    /// Whether the application has not let go of a stream yet.
+    pub fn holds_stream(&self, stream: StreamId) -> bool {
+        self.streams.is_held(stream)
     }
 
     /// The application sends nothing more on a stream. Where it has not ended its direction, the whole stream ends with an

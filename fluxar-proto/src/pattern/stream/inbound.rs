@@ -34,7 +34,7 @@ impl Streams {
         };
         let id = StreamId { slot, id: reference };
         let Some(stream) = self.get(id) else { return Ok(()) };
-        if matches!(stream.phase, Phase::Cancelling) {
+        if stream.is_ending() {
             return self.handle_late(id, envelope, cx);
         }
         match envelope.target {
@@ -193,7 +193,7 @@ impl Streams {
         }
     }
 
-    /// We have cancelled: all is late but what closes the stream (§11.4).
+    /// We have given the stream up: all is late but what closes it (§11.3, §11.4).
     fn handle_late(
         &mut self,
         id: StreamId,
@@ -203,18 +203,40 @@ impl Streams {
         match envelope.target {
             Some(verb::CANCEL) => {
                 cx.budget.charge(cx.now)?;
+                if let Some(stream) = self.get_mut(id)
+                    && let Phase::Failing(error) = &stream.phase
+                {
+                    // That answers the `cancel` too.
+                    stream.due.last = Some(Last::End(error.clone()));
+                }
                 self.close(id, cx.open);
             }
-            Some(verb::END) => {
-                // Where the other side has closed too, nobody waits for our `cancel`.
-                if let Some(stream) = self.get_mut(id).filter(|_| envelope.error.is_some()) {
+            Some(verb::END) if envelope.error.is_some() => {
+                // The other side has closed too: nobody waits for our last word.
+                if let Some(stream) = self.get_mut(id) {
                     stream.due.last = None;
                 }
                 self.close(id, cx.open);
             }
+            // What we have to say goes on.
+            Some(verb::END)
+                if self.get(id).is_some_and(|stream| matches!(stream.phase, Phase::Failing(_))) =>
+            {
+                self.stats.late += 1;
+            }
+            Some(verb::END) => self.close(id, cx.open),
+            Some(verb::CREDIT) => self.handle_late_credit(id, envelope),
             _ => self.stats.late += 1,
         }
         Ok(())
+    }
+
+    /// What is queued ahead of our error still needs credit.
+    fn handle_late_credit(&mut self, id: StreamId, envelope: &Envelope<'_>) {
+        let granted = self.get_mut(id).zip(envelope.payload.as_u64());
+        if !granted.is_some_and(|(stream, bytes)| stream.sending.grant(bytes)) {
+            self.stats.late += 1;
+        }
     }
 
     fn handle_pause(&mut self, id: StreamId, envelope: &Envelope<'_>, pause: bool) -> Result<(), Violation> {

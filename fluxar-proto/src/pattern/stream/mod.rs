@@ -3,7 +3,7 @@
 //! ```text
 //!            sent                                     both halves ended;
 //!    IDLE ---------> ACTIVE ---------------------------------------------------> CLOSED ----> (slot free)
-//!      |                |     `end` with an error, sent or received;      ^            let go by the application,
+//!      |                |     `end` with an error, sent (behind what is queued) or received;      ^            let go by the application,
 //!      |                |     `cancel` received: `end`, cancelled;        |            and all that is due was sent
 //!      |                |     connection lost                             |
 //!      |                | cancel sent               `end` or              |
@@ -79,6 +79,8 @@ enum Phase {
         payload: Payload,
     },
     Active,
+    /// `end` with this error follows what is queued, as far as there is credit for it (§11.3).
+    Failing(Error),
     Cancelling,
     Closed,
 }
@@ -107,6 +109,11 @@ impl Stream {
         matches!(self.phase, Phase::Idle { .. } | Phase::Active)
     }
 
+    /// Whether our last word is spoken, or about to be: what still comes is late.
+    fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Failing(_) | Phase::Cancelling)
+    }
+
     fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
@@ -117,7 +124,7 @@ impl Stream {
 
     fn has_data(&self) -> bool {
         match self.phase {
-            Phase::Idle { .. } => true,
+            Phase::Idle { .. } | Phase::Failing(_) => true,
             Phase::Active => self.sending.is_ready(),
             Phase::Cancelling | Phase::Closed => false,
         }
@@ -126,7 +133,7 @@ impl Stream {
     /// Whether something is to be said ahead of data.
     fn is_urgent(&self) -> bool {
         match self.phase {
-            Phase::Idle { .. } => false,
+            Phase::Idle { .. } | Phase::Failing(_) => false,
             Phase::Active => {
                 let credit = !self.released.1 && self.receiving.is_due();
                 self.due.last.is_some() || self.due.pause.0 != self.due.pause.1 || credit

@@ -79,6 +79,16 @@ impl Streams {
         self.get(id).is_some_and(Stream::is_live)
     }
 
+    /// Why the stream is over, where it did not end in order.
+    pub(crate) fn error(&self, id: StreamId) -> Option<Error> {
+        self.get(id)?.receiving.error().cloned()
+    }
+
+    /// Whether the application has not let go of it.
+    pub(crate) fn is_held(&self, id: StreamId) -> bool {
+        self.get(id).is_some_and(|stream| stream.released != (true, true))
+    }
+
     /// Queues an item, shared or copied.
     pub(crate) fn send_item(&mut self, id: StreamId, payload: Payload) -> Result<(), SendError> {
         self.may_send(id, payload.as_item())?.push(payload);
@@ -130,10 +140,20 @@ impl Streams {
         if let Some(stream) = self.get_mut(id).filter(|stream| stream.is_live()) {
             stream.receiving.clear();
             stream.receiving.fail(Error::new(Code::CANCELLED, "the stream was ended here"));
-            self.fail_with(id, error, open);
+            if matches!(stream.phase, Phase::Idle { .. }) {
+                return self.close(id, open);
+            }
+            stream.phase = Phase::Failing(error);
+            let deadline = stream.deadline.take();
+            if let Some(at) = deadline {
+                self.deadlines.remove(&(at, id));
+            }
+            self.announce(id);
+            self.touch(id);
         }
     }
 
+    /// The same at once: what is queued is dropped.
     pub(super) fn fail_with(&mut self, id: StreamId, error: Error, open: &mut OpenIds) {
         let Some(stream) = self.get_mut(id).filter(|stream| stream.is_live()) else { return };
         stream.receiving.fail(error.clone());

@@ -60,7 +60,7 @@ impl Streams {
             stream.in_bulk = false;
             let message = match stream.phase {
                 Phase::Idle { .. } => self.send_opening(id, cx),
-                Phase::Active => self.send_data(id, cx),
+                Phase::Active | Phase::Failing(_) => self.send_data(id, cx),
                 Phase::Cancelling | Phase::Closed => None,
             };
             self.touch(id);
@@ -90,7 +90,7 @@ impl Streams {
 
     fn send_data(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
         let stream = self.get_mut(id)?;
-        let data = stream.sending.poll()?;
+        let Some(data) = stream.sending.poll() else { return self.send_error(id, cx) };
         let (target, payload, costs) = match data {
             Data::Item(payload) => (Target::Null, payload, true),
             Data::Items(payload) => (Target::Verb(verb::ITEMS), payload, true),
@@ -109,6 +109,21 @@ impl Streams {
             self.close_if_ended(id, cx.open);
         }
         Some(message)
+    }
+}
+
+impl Streams {
+    /// Our error, once nothing of what was queued ahead of it may be sent.
+    fn send_error(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
+        let limit = self.peer_max_message;
+        let stream = self.get_mut(id)?;
+        if !matches!(stream.phase, Phase::Failing(_)) {
+            return None;
+        }
+        let Phase::Failing(error) = core::mem::replace(&mut stream.phase, Phase::Active) else { return None };
+        self.close(id, cx.open);
+        let end = Outgoing::new(Kind::Stream, cx.ids.next(cx.now), Some(id.id), Target::Verb(verb::END));
+        Some(end.with_result(Err(error)).with_error_within(limit))
     }
 }
 

@@ -66,6 +66,13 @@ impl Receiving {
         self.end.is_some()
     }
 
+    pub(super) fn error(&self) -> Option<&Error> {
+        match &self.end {
+            Some(End::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the peer may send data now, as a message that costs `cost`; it is paid for then.
     #[must_use]
     pub(super) fn spend(&mut self, cost: usize) -> bool {
