@@ -40,6 +40,9 @@ use crate::message::{Error, Payload};
 use crate::session::{ConnectionError, Limits};
 use crate::time::Instant;
 
+/// So many entries of what is over may lie in the queue before it is swept.
+const SWEEP: usize = 32;
+
 /// Counters of the streams of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamStats {
@@ -329,9 +332,18 @@ impl Streams {
             self.open.0 -= 1;
             self.relieve();
         }
+        self.sweep();
         self.announce(id);
         self.touch(id);
         self.free_if_over(id);
+    }
+
+    /// Streams that are over may lie in the queue still, but never more of them than of others, and a few.
+    fn sweep(&mut self) {
+        if self.bulk.len() > 2 * self.streams.len() + SWEEP {
+            let Self { bulk, streams, .. } = self;
+            bulk.retain(|id| streams.get(id.slot).is_some_and(|stream| stream.id == *id));
+        }
     }
 
     /// Both directions may have ended: then the stream has.

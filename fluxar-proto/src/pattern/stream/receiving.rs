@@ -13,7 +13,7 @@ use crate::message::{Error, Payload};
 use crate::time::Instant;
 
 /// Messages below this size, in bytes, are copied together: what waits must not pin the buffers that it came in.
-const SHARED: usize = 4096;
+const SHARED: usize = 8 << 10;
 
 /// So much is copied together, at most.
 const CHUNK: usize = 16 << 10;
