@@ -218,14 +218,9 @@ impl Streams {
                 }
                 self.close(id, cx.open);
             }
-            // What we have to say goes on.
-            Some(verb::END)
-                if self.get(id).is_some_and(|stream| matches!(stream.phase, Phase::Failing(_))) =>
-            {
-                self.stats.late += 1;
-            }
-            Some(verb::END) => self.close(id, cx.open),
-            Some(verb::CREDIT) => self.handle_late_credit(id, envelope),
+            // Unless we still have something to say ourselves.
+            Some(verb::END) if !self.is_failing(id) => self.close(id, cx.open),
+            Some(verb::CREDIT) if self.is_failing(id) => self.handle_late_credit(id, envelope),
             _ => self.stats.late += 1,
         }
         Ok(())
@@ -237,6 +232,10 @@ impl Streams {
         if !granted.is_some_and(|(stream, bytes)| stream.sending.grant(bytes)) {
             self.stats.late += 1;
         }
+    }
+
+    fn is_failing(&self, id: StreamId) -> bool {
+        self.get(id).is_some_and(|stream| matches!(stream.phase, Phase::Failing(_)))
     }
 
     fn handle_pause(&mut self, id: StreamId, envelope: &Envelope<'_>, pause: bool) -> Result<(), Violation> {
