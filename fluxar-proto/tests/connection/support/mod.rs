@@ -4,6 +4,7 @@ mod msg;
 mod offers;
 mod pair;
 mod script;
+mod streams;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) use self::msg::Msg;
 pub(crate) use self::offers::{answer, incoming, offer, offer_with, sent};
 pub(crate) use self::pair::{A, B, Chunks, Order, Pair};
 pub(crate) use self::script::Script;
+pub(crate) use self::streams::{ENDED, Last, Note, Talk, failed, hello, notes, opened, streaming, take};
 
 /// SplitMix64: small, and the same sequence everywhere. Unpredictable it is not, and need not be here.
 #[derive(Clone, Debug)]
