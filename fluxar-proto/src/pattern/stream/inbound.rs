@@ -166,7 +166,11 @@ impl Streams {
         let Some(stream) = self.get_mut(id) else { return Ok(()) };
         if let Some(error) = &envelope.error {
             stream.receiving.fail(Error::from(*error));
+            let ours = stream.ours;
             self.close(id, open);
+            if !ours {
+                self.withdraw(id, Withdrawn::Cancelled);
+            }
             return Ok(());
         }
         if stream.receiving.has_ended() {
@@ -189,7 +193,7 @@ impl Streams {
         let ours = stream.ours;
         self.close(id, open);
         if !ours {
-            self.events.push_back(StreamEvent::Withdrawn(id, Withdrawn::Cancelled));
+            self.withdraw(id, Withdrawn::Cancelled);
         }
     }
 

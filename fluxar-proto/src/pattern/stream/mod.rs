@@ -121,8 +121,12 @@ impl Stream {
         matches!(self.phase, Phase::Closed)
     }
 
+    fn is_let_go(&self) -> bool {
+        self.released == (true, true)
+    }
+
     fn is_over(&self) -> bool {
-        self.is_closed() && self.due.last.is_none() && self.released == (true, true)
+        self.is_closed() && self.due.last.is_none() && self.is_let_go()
     }
 
     fn has_data(&self) -> bool {
@@ -241,7 +245,7 @@ impl Streams {
             self.cancel_with(id, Some(error), open);
         } else if stream.is_live() {
             self.fail_with(id, deadline_exceeded(), open);
-            self.events.push_back(StreamEvent::Withdrawn(id, Withdrawn::DeadlineExceeded));
+            self.withdraw(id, Withdrawn::DeadlineExceeded);
         }
     }
 
@@ -257,6 +261,8 @@ impl Streams {
 
     /// The connection ends: so do its streams.
     pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        // There will be no room any more.
+        self.waiting = false;
         let ids = self.streams.iter().map(|(_, stream)| stream.id).collect::<alloc::vec::Vec<_>>();
         let errors = [why.call_error(false), why.call_error(true)];
         for id in ids {
@@ -269,14 +275,13 @@ impl Streams {
                 stream.receiving.fail(error.clone());
                 self.close(id, open);
                 if live && !ours {
-                    self.events.push_back(StreamEvent::Withdrawn(id, Withdrawn::ConnectionLost));
+                    self.withdraw(id, Withdrawn::ConnectionLost);
                 }
             }
             self.free_if_over(id);
         }
         self.bulk.clear();
         self.urgent.clear();
-        self.waiting = false;
     }
 
     fn get(&self, id: StreamId) -> Option<&Stream> {
@@ -298,6 +303,7 @@ impl Streams {
         if writable {
             stream.sending.wanted = false;
         }
+        let writable = writable && !stream.released.0;
         if bulk {
             self.bulk.push_back(id);
         }
@@ -310,8 +316,15 @@ impl Streams {
     }
 
     fn announce(&mut self, id: StreamId) {
-        if self.get_mut(id).is_some_and(|stream| stream.receiving.announce()) {
+        if self.get_mut(id).is_some_and(|stream| stream.receiving.announce() && !stream.released.1) {
             self.events.push_back(StreamEvent::Readable(id));
+        }
+    }
+
+    /// Tells the handler that nobody waits for it, if there is still one.
+    fn withdraw(&mut self, id: StreamId, why: Withdrawn) {
+        if self.get(id).is_some_and(|stream| !stream.is_let_go()) {
+            self.events.push_back(StreamEvent::Withdrawn(id, why));
         }
     }
 

@@ -249,6 +249,10 @@ impl Streams {
 
     /// The application lets go of the stream.
     pub(crate) fn release_stream(&mut self, id: StreamId, open: &mut OpenIds) {
+        // Neither half hears of what letting go of the other does.
+        if let Some(stream) = self.get_mut(id) {
+            stream.released = (true, true);
+        }
         self.release_receiver(id, open);
         self.release_sender(id, open);
     }
