@@ -18,6 +18,7 @@ mod sessions;
 mod stream_cancel;
 mod stream_credit;
 mod stream_items;
+mod stream_limits;
 mod stream_release;
 mod streams;
 mod support;
