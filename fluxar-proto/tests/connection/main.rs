@@ -20,6 +20,7 @@ mod stream_credit;
 mod stream_items;
 mod stream_limits;
 mod stream_release;
+mod stream_window;
 mod streams;
 mod support;
 mod transmit;

@@ -351,11 +351,14 @@ impl Streams {
         self.free_if_over(id);
     }
 
-    /// Streams that are over may lie in the queue still, but never more of them than of others, and a few.
+    /// Where the transport takes nothing, streams that are over may lie in the queues still, but never more of them than of
+    /// others, and a few.
     fn sweep(&mut self) {
-        if self.bulk.len() > 2 * self.streams.len() + SWEEP {
-            let Self { bulk, streams, .. } = self;
-            bulk.retain(|id| streams.get(id.slot).is_some_and(|stream| stream.id == *id));
+        let Self { bulk, urgent, streams, .. } = self;
+        for queue in [bulk, urgent] {
+            if queue.len() > 2 * streams.len() + SWEEP {
+                queue.retain(|id| streams.get(id.slot).is_some_and(|stream| stream.id == *id));
+            }
         }
     }
 

@@ -12,7 +12,8 @@ use super::types::{Items, Received};
 use crate::message::{Error, Payload};
 use crate::time::Instant;
 
-/// Messages below this size, in bytes, are copied together: what waits must not pin the buffers that it came in.
+/// Messages below this size, in bytes, are copied together: what waits must not pin the buffers that it came in. Frames
+/// come in groups of up to 16 KiB, so that what shares a group's memory is half of it at least.
 const SHARED: usize = 8 << 10;
 
 /// So much is copied together, at most.
@@ -159,6 +160,7 @@ impl Receiving {
     /// it is doubled, up to `max`: whether it was is given back too.
     pub(super) fn grant(&mut self, now: Instant, rtt: Option<Duration>, max: u32) -> (u32, bool) {
         let short = self.granted.zip(rtt).is_some_and(|(last, rtt)| now - last < rtt * 2);
+        let max = max.min(i32::MAX as u32);
         let grown = if short { self.window.min(max.saturating_sub(self.window)) } else { 0 };
         self.window += grown;
         self.granted = Some(now);

@@ -43,9 +43,11 @@ pub(crate) enum Order {
 }
 
 /// One direction of the link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wire {
     flying: VecDeque<(Instant, Vec<u8>)>,
+    /// What was sent before has left by then.
+    busy: Instant,
     /// The other side will see the end behind what is flying.
     ended: bool,
 }
@@ -85,6 +87,8 @@ pub(crate) struct Pair {
     pub(crate) latency: Duration,
     /// and up to so much more.
     pub(crate) delay: Duration,
+    /// So many bytes leave in a millisecond, each way; 0: any number.
+    pub(crate) rate: u64,
 }
 
 /// The index of the side that initiates.
@@ -112,13 +116,14 @@ impl Pair {
         Self {
             now,
             ends: [end(None, Some(initiator)), end(Some(responder), None)],
-            wires: Default::default(),
+            wires: [(); 2].map(|()| Wire { flying: VecDeque::new(), busy: now, ended: false }),
             rng: TestRng::new(seed),
             chunks: Chunks::Whole,
             reads: Chunks::Whole,
             order: Order::Fixed,
             latency: Duration::ZERO,
             delay: Duration::ZERO,
+            rate: 0,
         }
     }
 
@@ -288,7 +293,9 @@ impl Pair {
             let size = self.chunks.next(bytes.len(), &mut self.rng);
             let (piece, rest) = bytes.split_at(size);
             let delay = self.rng.below(self.delay.as_micros() as usize + 1) as u64;
-            let arrival = self.now + self.latency + Duration::from_micros(delay);
+            let takes = (size as u64 * 1000).checked_div(self.rate).unwrap_or(0);
+            wire.busy = wire.busy.max(self.now) + Duration::from_micros(takes);
+            let arrival = wire.busy + self.latency + Duration::from_micros(delay);
             // Pieces do not overtake each other.
             let arrival = wire.flying.back().map_or(arrival, |(last, _)| arrival.max(*last));
             wire.flying.push_back((arrival, piece.to_vec()));
