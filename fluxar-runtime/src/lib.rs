@@ -35,7 +35,9 @@ pub use address::{Address, AddressError, Transport};
 pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use fluxar_proto::message::{Item, Meta};
-pub use fluxar_proto::{Code, Config, ConnectionError, Error, Limits, Origin, Payload, PeerInfo, Stats};
+pub use fluxar_proto::{
+    Code, Config, ConnectionError, Error, Items, Limits, Origin, Payload, PeerInfo, Stats,
+};
 pub use handler::HandlerError;
 pub use payload::{Encoded, FromPayload, IntoPayload, Raw};
 pub use peer::Peer;

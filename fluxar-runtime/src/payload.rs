@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use fluxar_proto::message::Item;
-use fluxar_proto::{Code, DecodeError, Error, Payload};
+use fluxar_proto::{Code, DecodeError, Error, Items, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,6 +51,15 @@ pub trait FromPayload: Sized {
     ///
     /// `invalid_argument` where the item is not of this type.
     fn from_payload(payload: &Payload) -> Result<Self, Error>;
+
+    /// Decodes the next of several items; `None` where there are none left.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_payload`](Self::from_payload); the item is taken all the same.
+    fn from_next(items: &mut Items) -> Option<Result<Self, Error>> {
+        items.next().map(|payload| Self::from_payload(&payload))
+    }
 }
 
 /// Ends a list of unknown length.
@@ -91,12 +100,19 @@ impl<T: Serialize + ?Sized> IntoPayload for T {
 
 impl<T: DeserializeOwned> FromPayload for T {
     fn from_payload(payload: &Payload) -> Result<Self, Error> {
-        let bytes = payload.as_bytes();
-        cbor4ii::serde::from_slice(bytes).or_else(|_| decode_leniently(bytes)).map_err(|why| {
-            let name = std::any::type_name::<T>();
-            Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {why}"))
-        })
+        decode(payload.as_bytes())
     }
+
+    fn from_next(items: &mut Items) -> Option<Result<Self, Error>> {
+        items.next_with(|item| decode(item.as_bytes()))
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    cbor4ii::serde::from_slice(bytes).or_else(|_| decode_leniently(bytes)).map_err(|why| {
+        let name = std::any::type_name::<T>();
+        Error::new(Code::INVALID_ARGUMENT, format!("the payload is not a {name}: {why}"))
+    })
 }
 
 /// Ciborium takes a list for a tuple that is shorter, and what is left of the list for what follows it: then something

@@ -12,7 +12,7 @@ use fluxar_proto::{Connection, Error, Items, Payload, Received, SendError, Strea
 use futures_util::{Sink, stream::FusedStream};
 
 use crate::call::encode_pairs;
-use crate::payload::{Encoded, FromPayload, IntoPayload};
+use crate::payload::{Encoded, FromPayload, IntoPayload, Raw};
 use crate::queue::Purpose;
 use crate::shared::Shared;
 use crate::turn::Turn;
@@ -144,8 +144,11 @@ impl<T> Stream<T> {
         Self { receiver, sender }
     }
 
-    pub(crate) fn poll_payload(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Payload, Error>>> {
-        self.receiver.poll_payload(cx)
+    pub(crate) fn poll_item_as<U: FromPayload>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<U, Error>>> {
+        self.receiver.poll_item_as(cx)
     }
 
     /// Its halves, which may live in different tasks.
@@ -455,10 +458,10 @@ impl<T> StreamReceiver<T> {
         StreamReceiver { half, items, last, over, output: PhantomData }
     }
 
-    pub(crate) fn poll_payload(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Payload, Error>>> {
+    fn poll_item_as<U: FromPayload>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<U, Error>>> {
         loop {
-            if let Some(item) = self.items.next() {
-                return Poll::Ready(Some(Ok(item)));
+            if let Some(item) = U::from_next(&mut self.items) {
+                return Poll::Ready(Some(item));
             }
             if self.over {
                 return Poll::Ready(None);
@@ -477,7 +480,7 @@ impl<T> StreamReceiver<T> {
 
     /// The final value, past all items.
     async fn finish<R: FromPayload>(&mut self) -> Result<R, Error> {
-        while let Some(item) = poll_fn(|cx| self.poll_payload(cx)).await {
+        while let Some(item) = poll_fn(|cx| self.poll_item_as::<Raw>(cx)).await {
             item?;
         }
         let gone = || Error::cancelled("the stream has failed before").into_outcome();
@@ -513,7 +516,7 @@ impl<T: FromPayload> StreamReceiver<T> {
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        self.poll_payload(cx).map(|item| item.map(|item| item.and_then(|item| T::from_payload(&item))))
+        self.poll_item_as(cx)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluxar_proto::message::Meta;
-use fluxar_proto::{Error, Payload, StreamId, StreamOpening, Text};
+use fluxar_proto::{Error, StreamId, StreamOpening, Text};
 
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
@@ -111,8 +111,7 @@ impl StreamRequest {
     /// As [`StreamReceiver::next`].
     pub async fn next<T: FromPayload>(&mut self) -> Option<Result<T, Error>> {
         let stream = self.stream.as_mut()?;
-        let item = poll_fn(|cx| stream.poll_payload(cx)).await?;
-        Some(item.and_then(|item: Payload| T::from_payload(&item)))
+        poll_fn(|cx| stream.poll_item_as(cx)).await
     }
 
     /// As [`StreamReceiver::pause`].

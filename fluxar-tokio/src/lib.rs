@@ -34,9 +34,9 @@ use std::time::Instant;
 
 pub use fluxar_runtime::{
     Address, AddressError, BindError, Call, Calling, Code, Config, ConnectError, ConnectionError, Encoded,
-    Error, FromPayload, HandlerError, IntoPayload, Item, Limits, Meta, OpenCall, OpenStream, Opening, Origin,
-    Payload, Peer, PeerInfo, Raw, Request, ServerHandle, Stats, Stream, StreamReceiver, StreamRequest,
-    StreamSender, Transport,
+    Error, FromPayload, HandlerError, IntoPayload, Item, Items, Limits, Meta, OpenCall, OpenStream, Opening,
+    Origin, Payload, Peer, PeerInfo, Raw, Request, ServerHandle, Stats, Stream, StreamReceiver,
+    StreamRequest, StreamSender, Transport,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

@@ -42,7 +42,7 @@ impl<'a> Item<'a> {
 
     /// `bytes` that have passed the check before.
     #[cfg(feature = "alloc")]
-    pub(super) const fn trusted(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn trusted(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 

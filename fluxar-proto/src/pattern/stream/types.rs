@@ -4,7 +4,7 @@ use core::fmt;
 use core::iter::FusedIterator;
 use core::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::message::{DecodeError, Error, Id, Item, Payload};
 use crate::pattern::call::show_wire_id;
@@ -129,6 +129,15 @@ impl Items {
     /// Of items that lie one behind the other and have been checked.
     pub(super) fn new(items: Bytes) -> Self {
         Self(items)
+    }
+
+    /// Hands the next item to `then`, where it lies: for whoever keeps nothing of it.
+    pub fn next_with<R>(&mut self, then: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let len = Item::first_len(&self.0);
+        let item = self.0.get(..len).filter(|item| !item.is_empty())?;
+        let result = then(Item::trusted(item));
+        self.0.advance(len);
+        Some(result)
     }
 
     /// What is left of them, in bytes.
