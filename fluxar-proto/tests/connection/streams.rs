@@ -400,3 +400,93 @@ fn an_opening_that_cannot_be_sent_fails_here() {
     assert!(script.read().is_empty());
     assert_eq!(script.connection.stats().streams_open, 0);
 }
+
+/// The stream has failed, and what was queued on it has not left.
+fn failing(mut talk: Talk) -> Talk {
+    let stream = talk.stream;
+    talk.connection().send_item(stream, uint(1)).unwrap();
+    talk.connection().send_item(stream, blob(2_000)).unwrap();
+    talk.connection().fail_stream(stream, Error::new(Code(77), "no"));
+    talk
+}
+
+/// What is said, in short.
+fn said(talk: &mut Talk) -> Vec<(String, bool)> {
+    let said = talk.messages().into_iter();
+    said.map(|message| (message.target.unwrap_or_default(), message.error.is_some())).collect()
+}
+
+// spec: §11.3
+#[test]
+fn what_was_sent_before_an_error_goes_out_ahead_of_it_as_far_as_there_is_credit() {
+    let (config, data, error) = (config(|_| ()), || (String::new(), false), || (verb::END.to_string(), true));
+    for (credit, expected) in [
+        (0, vec![error()]),
+        (1, vec![data(), error()]),
+        (40, vec![data(), error()]),
+        (41, vec![data(), data(), error()]),
+        (9_000, vec![data(), data(), error()]),
+    ] {
+        let limits = [("stream_window", credit)];
+        for talk in [Talk::opened(&config, &limits), Talk::accepted(&config, &limits)] {
+            let mut talk = failing(talk);
+            let stream = talk.stream;
+            assert_eq!(talk.connection().send_item(stream, uint(3)), Err(SendError::Gone));
+            assert_eq!(talk.take(), (vec![], failed(Code::CANCELLED)));
+            assert_eq!(said(&mut talk), expected, "{credit}");
+            assert_eq!(talk.connection().stats().stream_queued_bytes, 0);
+            assert!(!talk.still_open());
+        }
+    }
+    // Nor where the other side has asked for a pause.
+    for mut talk in Talk::both(&config) {
+        talk.say(verb::PAUSE).unwrap();
+        assert_eq!(said(&mut failing(talk)), [error()]);
+    }
+    // An end that waits behind the items stays where it is.
+    for mut talk in Talk::both(&config) {
+        let stream = talk.stream;
+        talk.connection().send_item(stream, uint(1)).unwrap();
+        talk.connection().end_stream(stream, uint(2)).unwrap();
+        talk.connection().fail_stream(stream, Error::new(Code(77), "after all"));
+        assert_eq!(said(&mut talk), [data(), (verb::END.into(), false), error()]);
+    }
+}
+
+// spec: §11.3, §11.4, §11.9
+#[test]
+fn what_comes_while_an_error_waits_to_leave_changes_only_whether_it_does() {
+    let (data, error) = (|| (String::new(), false), || (verb::END.to_string(), true));
+    let all = || vec![data(), data(), error()];
+    type Change = fn(Msg) -> Msg;
+    let cases: [(Change, u64, Vec<(String, bool)>); 7] = [
+        (|m| m.payload(uint(1)), 1, all()),
+        (|m| m.verb(verb::ITEMS).payload(uint(1)), 1, all()),
+        (|m| m.verb(verb::END), 1, all()),
+        (|m| m.verb(verb::PAUSE), 1, all()),
+        (|m| m.verb(verb::CREDIT).payload(uint(1)), 0, all()),
+        (|m| m.verb(verb::END).error(Error::aborted("so do I")), 0, vec![]),
+        (|m| m.verb(verb::CANCEL), 0, vec![error()]),
+    ];
+    for (change, dropped, expected) in cases {
+        for talk in Talk::both(&config(|_| ())) {
+            let mut talk = failing(talk);
+            let message = change(talk.message(None));
+            talk.script.send(message.clone()).unwrap();
+            assert_eq!((talk.dropped(), said(&mut talk)), (dropped, expected.clone()), "{message:?}");
+            let stream = talk.stream;
+            talk.connection().release_stream(stream);
+            assert!(talk.connection().poll_stream(stream).is_err());
+            assert!(!talk.still_open());
+        }
+    }
+    for talk in Talk::both(&config(|_| ())) {
+        let mut talk = failing(talk);
+        let stream = talk.stream;
+        talk.connection().cancel_stream(stream, None);
+        talk.connection().fail_stream(stream, Error::aborted("again"));
+        talk.connection().release_stream(stream);
+        assert_eq!(said(&mut talk), all(), "it goes its way");
+        assert!(talk.connection().poll_stream(stream).is_err());
+    }
+}
