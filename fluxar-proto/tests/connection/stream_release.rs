@@ -329,3 +329,102 @@ fn a_handler_is_told_that_nobody_waits_however_the_opener_gives_up() {
         }
     }
 }
+
+/// How a stream may come to its end for its sender, and what it is told.
+type Cause = (fn(&mut Talk), Code);
+
+// spec: §11.3, §11.4
+#[test]
+fn a_sender_learns_why_the_stream_is_over_although_the_other_direction_has_ended() {
+    let causes: [Cause; 5] = [
+        (|talk| talk.say_error(verb::END, Code(77)).unwrap(), Code(77)),
+        (|talk| talk.say_error(verb::CANCEL, Code(78)).unwrap(), Code(78)),
+        (|talk| talk.say(verb::CANCEL).unwrap(), Code::CANCELLED),
+        (|talk| talk.script.connection.cancel_stream(talk.stream, None), Code::CANCELLED),
+        (|talk| talk.script.connection.hang_up(talk.script.now), Code::UNAVAILABLE),
+    ];
+    for (cause, code) in causes {
+        for ended in [false, true] {
+            for mut talk in Talk::both(&config(|_| ())) {
+                let stream = talk.stream;
+                if ended {
+                    talk.say(verb::END).unwrap();
+                }
+                assert_eq!(talk.connection().stream_error(stream), None);
+                cause(&mut talk);
+                assert_eq!(talk.connection().send_item(stream, uint(1)), Err(SendError::Gone));
+                assert_eq!(talk.connection().stream_error(stream).map(|error| error.code), Some(code));
+            }
+        }
+    }
+    for mut talk in Talk::both(&config(|_| ())) {
+        let stream = talk.stream;
+        talk.say(verb::END).unwrap();
+        talk.connection().end_stream(stream, Payload::null()).unwrap();
+        talk.messages();
+        talk.connection().hang_up(at(0));
+        assert_eq!(talk.connection().stream_error(stream), None, "it has ended in order");
+    }
+}
+
+// spec: §11.3
+#[test]
+fn a_sender_that_is_let_go_takes_nothing_of_what_has_come_in_full() {
+    for mut talk in Talk::both(&config(|_| ())) {
+        let stream = talk.stream;
+        talk.connection().send_item(stream, uint(1)).unwrap();
+        talk.data(uint(2)).unwrap();
+        talk.say_with(verb::END, uint(3)).unwrap();
+        talk.connection().release_sender(stream);
+        assert_eq!(talk.take(), (vec![uint(2)], Last::End(uint(3))));
+    }
+}
+
+// spec: §11.11, §11.5
+#[test]
+fn an_opener_without_credit_is_not_left_waiting_by_an_acceptor_that_is_done() {
+    for (window, cost) in [(0, 0), (40, 40), (100, 2_000)] {
+        for value in [false, true] {
+            for read in [false, true] {
+                let mut talk = Talk::accepted(&config(|c| c.limits.stream_window = window), &[]);
+                let stream = talk.stream;
+                if cost > 0 {
+                    talk.data(crate::support::blob(cost - 39)).unwrap();
+                }
+                assert_eq!(talk.take().0.len(), usize::from(cost > 0));
+                if read {
+                    talk.messages();
+                }
+                talk.connection().end_stream(stream, Payload::null()).unwrap();
+                talk.connection().release_stream(stream);
+                let verbs = talk.heard().into_iter().map(|(verb, _)| verb).collect::<Vec<_>>();
+                let credit = if read { vec![] } else { vec![verb::CREDIT] };
+                assert_eq!(verbs, [credit, vec![verb::END]].concat());
+                if value {
+                    talk.say_with(verb::END, uint(1)).unwrap();
+                } else {
+                    talk.data(uint(1)).unwrap();
+                    assert_eq!(talk.heard(), [(verb::CANCEL.into(), Payload::null())]);
+                    talk.say_error(verb::END, Code::CANCELLED).unwrap();
+                }
+                check_gone(&mut talk);
+            }
+        }
+    }
+}
+
+// spec: §11.11, §11.6
+#[test]
+fn an_opener_that_was_asked_to_pause_may_go_on_when_the_acceptor_is_done() {
+    for told in [false, true] {
+        let mut talk = Talk::accepted(&config(|_| ()), &[]);
+        let stream = talk.stream;
+        talk.connection().pause_stream(stream);
+        if told {
+            assert_eq!(talk.heard(), [(verb::PAUSE.into(), Payload::null())]);
+        }
+        talk.connection().release_receiver(stream);
+        let resume = if told { vec![(verb::RESUME.into(), Payload::null())] } else { vec![] };
+        assert_eq!(talk.heard(), resume);
+    }
+}

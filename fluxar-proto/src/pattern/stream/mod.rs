@@ -137,13 +137,22 @@ impl Stream {
         }
     }
 
+    /// Whether credit is due. Where nobody reads any more the peer still needs some: for its end, or for the data upon which
+    /// it is told (§11.11).
+    fn owes_credit(&self) -> bool {
+        if self.released.1 {
+            self.receiving.is_stuck() && !self.due.cancel_at_end
+        } else {
+            self.receiving.is_due()
+        }
+    }
+
     /// Whether something is to be said ahead of data.
     fn is_urgent(&self) -> bool {
         match self.phase {
             Phase::Idle { .. } | Phase::Failing(_) => false,
             Phase::Active => {
-                let credit = !self.released.1 && self.receiving.is_due();
-                self.due.last.is_some() || self.due.pause.0 != self.due.pause.1 || credit
+                self.due.last.is_some() || self.due.pause.0 != self.due.pause.1 || self.owes_credit()
             }
             Phase::Cancelling | Phase::Closed => self.due.last.is_some(),
         }

@@ -138,8 +138,7 @@ impl Streams {
     /// Ends the whole stream with an error.
     pub(crate) fn fail_stream(&mut self, id: StreamId, error: Error, open: &mut OpenIds) {
         if let Some(stream) = self.get_mut(id).filter(|stream| stream.is_live()) {
-            stream.receiving.clear();
-            stream.receiving.fail(Error::new(Code::CANCELLED, "the stream was ended here"));
+            stream.receiving.give_up(Error::new(Code::CANCELLED, "the stream was ended here"));
             if matches!(stream.phase, Phase::Idle { .. }) {
                 return self.close(id, open);
             }
@@ -166,8 +165,7 @@ impl Streams {
     /// Gives the whole stream up.
     pub(crate) fn cancel_stream(&mut self, id: StreamId, error: Option<Error>, open: &mut OpenIds) {
         if let Some(stream) = self.get_mut(id).filter(|stream| stream.is_live()) {
-            stream.receiving.clear();
-            stream.receiving.fail(Error::new(Code::CANCELLED, "the stream was cancelled here"));
+            stream.receiving.give_up(Error::new(Code::CANCELLED, "the stream was cancelled here"));
             self.cancel_with(id, error, open);
         }
     }
@@ -234,6 +232,8 @@ impl Streams {
     pub(crate) fn release_receiver(&mut self, id: StreamId, open: &mut OpenIds) {
         let Some(stream) = self.get_mut(id) else { return };
         stream.released.1 = true;
+        // Nobody is there who could let the other side go on later.
+        stream.due.pause.0 = false;
         let unread = !stream.receiving.is_empty();
         stream.receiving.clear();
         if stream.is_live() && !stream.receiving.has_ended() {
@@ -244,6 +244,7 @@ impl Streams {
                 self.cancel_if_ended(id, open);
             }
         }
+        self.touch(id);
         self.free_if_over(id);
     }
 

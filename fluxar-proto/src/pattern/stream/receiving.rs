@@ -30,6 +30,8 @@ pub(super) struct Receiving {
     tail: BytesMut,
     tail_cost: usize,
     end: Option<End>,
+    /// Why the stream is over, where it did not end in order.
+    failed: Option<Error>,
     /// What the peer may still send, as both sides count it.
     credit: i64,
     /// How far credit is filled up.
@@ -45,7 +47,8 @@ pub(super) struct Receiving {
 #[derive(Debug)]
 enum End {
     Ended(Payload),
-    Failed(Error),
+    /// For the reason in `failed`.
+    Failed,
 }
 
 impl Receiving {
@@ -55,6 +58,7 @@ impl Receiving {
             tail: BytesMut::new(),
             tail_cost: 0,
             end: None,
+            failed: None,
             credit: i64::from(window),
             window,
             taken: 0,
@@ -68,10 +72,7 @@ impl Receiving {
     }
 
     pub(super) fn error(&self) -> Option<&Error> {
-        match &self.end {
-            Some(End::Failed(error)) => Some(error),
-            _ => None,
-        }
+        self.failed.as_ref()
     }
 
     /// Whether the peer may send data now, as a message that costs `cost`; it is paid for then.
@@ -111,9 +112,18 @@ impl Receiving {
         self.end.get_or_insert(End::Ended(last));
     }
 
-    /// Nothing more will come, for this reason; unless nothing would have come anyway.
+    /// The stream is over, for this reason. Where the peer has said all it had to say, that stays as it is (§11.3).
     pub(super) fn fail(&mut self, error: Error) {
-        self.end.get_or_insert(End::Failed(error));
+        self.failed.get_or_insert(error);
+        self.end.get_or_insert(End::Failed);
+    }
+
+    /// The application gives the stream up, and with it what has not come in full.
+    pub(super) fn give_up(&mut self, error: Error) {
+        if !self.has_ended() {
+            self.clear();
+        }
+        self.fail(error);
     }
 
     /// Nobody wants what has come.
@@ -142,12 +152,17 @@ impl Receiving {
         }
         match &self.end {
             Some(End::Ended(last)) => Some(Received::End(last.clone())),
-            Some(End::Failed(error)) => Some(Received::Failed(error.clone())),
+            Some(End::Failed) => self.failed.clone().map(Received::Failed),
             None => {
                 self.waiting = true;
                 None
             }
         }
+    }
+
+    /// Whether the peer could not send anything that costs, not even its end.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.end.is_none() && self.credit <= 0
     }
 
     /// Whether credit is due: for half of the window, or because the application waits and there is none left.
