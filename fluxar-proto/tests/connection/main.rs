@@ -19,6 +19,7 @@ mod stream_cancel;
 mod stream_credit;
 mod stream_items;
 mod stream_limits;
+mod stream_model;
 mod stream_release;
 mod stream_window;
 mod streams;
