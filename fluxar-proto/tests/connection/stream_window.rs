@@ -128,11 +128,14 @@ fn a_window_grows_no_further_than_its_bound_nor_where_nobody_reads() {
     assert!(held(&mut flow) < 100_000 + 8_100, "{}", held(&mut flow));
 }
 
+/// Makes a message of data.
+type Make = fn(&mut Talk) -> Msg;
+
 // spec: §11.5
 #[test]
 fn a_stream_that_nobody_reads_holds_its_window_and_one_message() {
     // In items of one byte, many to a message or one; and in such that are longer than the window.
-    let kinds: [(usize, fn(&mut Talk) -> Msg); 4] = [
+    let kinds: [(usize, Make); 4] = [
         (1, |talk| talk.message(None).payload(uint(1))),
         (5_000, |talk| talk.message(None).payload(blob(5_000))),
         (100_000, |talk| talk.message(None).payload(blob(100_000))),

@@ -410,8 +410,11 @@ fn failing(mut talk: Talk) -> Talk {
     talk
 }
 
+/// Verbs, and whether each comes with an error.
+type Said = Vec<(String, bool)>;
+
 /// What is said, in short.
-fn said(talk: &mut Talk) -> Vec<(String, bool)> {
+fn said(talk: &mut Talk) -> Said {
     let said = talk.messages().into_iter();
     said.map(|message| (message.target.unwrap_or_default(), message.error.is_some())).collect()
 }
@@ -459,7 +462,7 @@ fn what_comes_while_an_error_waits_to_leave_changes_only_whether_it_does() {
     let (data, error) = (|| (String::new(), false), || (verb::END.to_string(), true));
     let all = || vec![data(), data(), error()];
     type Change = fn(Msg) -> Msg;
-    let cases: [(Change, u64, Vec<(String, bool)>); 7] = [
+    let cases: [(Change, u64, Said); 7] = [
         (|m| m.payload(uint(1)), 1, all()),
         (|m| m.verb(verb::ITEMS).payload(uint(1)), 1, all()),
         (|m| m.verb(verb::END), 1, all()),
