@@ -21,6 +21,7 @@ mod stream_items;
 mod stream_limits;
 mod stream_model;
 mod stream_release;
+mod stream_turns;
 mod stream_window;
 mod streams;
 mod support;
