@@ -5,25 +5,30 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fluxar_proto::message::{Kind, key, verb};
 use fluxar_proto::{
-    CallEvent, Code, Config, ConnectionError, Error, Event, Id, Incoming, Instant, Progress, TransmitBuf,
+    CallEvent, Code, Config, ConnectionError, Error, Event, Id, Incoming, Instant, Progress, StreamEvent,
+    StreamOptions, TransmitBuf,
 };
 use proptest::prelude::*;
 
-use crate::support::{Msg, Script, TestRng, blob, cases, cbor, config, id, ids, is_close, ms, options, uint};
+use crate::support::{
+    Last, Msg, Script, TestRng, blob, cases, cbor, config, hello, id, ids, is_close, ms, options, take, uint,
+};
 
 fn settings() -> Arc<Config> {
     config(|c| {
         c.limits.max_calls = 4;
         c.limits.max_message = 5_000;
+        c.limits.max_streams = 3;
+        c.limits.stream_window = 2_000;
         c.request_bytes = 2_000;
         c.misuse_capacity = 30;
     })
 }
 
-/// A connection with calls of both sides, some of them over.
+/// A connection with calls and streams of both sides, some of them over.
 fn established(responder: bool) -> (Script, Vec<Id>) {
-    let start = if responder { Script::responder } else { Script::initiator };
-    let mut script = start(&settings());
+    let start = if responder { Script::responder_with } else { Script::initiator_with };
+    let mut script = start(&settings(), hello(!responder, &[]));
     let mut known = vec![];
     for n in 0..5 {
         let timeout = options().with_timeout(ms(500 * (n + 1)));
@@ -41,6 +46,21 @@ fn established(responder: bool) -> (Script, Vec<Id>) {
     known.extend([(); 3].map(|()| script.call("m")));
     let requests = crate::support::requests(&script.events());
     script.connection.respond(requests[0].id, Ok(uint(1))).unwrap();
+    for n in 0..4 {
+        let options = StreamOptions::new().with_timeout(ms(700 * (n + 1)));
+        let stream = script.connection.open_stream(script.now, "m", uint(n), options).unwrap();
+        script.connection.send_item(stream, uint(n)).unwrap();
+        script.read();
+        match n {
+            0 => script.connection.end_stream(stream, uint(1)).unwrap(),
+            1 => script.connection.cancel_stream(stream, None),
+            _ => {}
+        }
+        known.push(stream.wire_id());
+        let opening = Msg::opening(Kind::Stream, script.id(), "m");
+        known.push(opening.id);
+        script.send(opening).unwrap();
+    }
     (script, known)
 }
 
@@ -66,6 +86,9 @@ fn check_bounds(script: &mut Script) {
     let stats = script.connection.stats();
     assert!(stats.requests_running <= 4, "{stats:?}");
     assert!(stats.request_bytes <= 7_000, "{stats:?}");
+    assert!(stats.streams_serving <= 3, "{stats:?}");
+    let held = (stats.streams_serving + stats.streams_open) * (2_000 + 5_000);
+    assert!(stats.stream_held_bytes <= held, "{stats:?}");
 }
 
 fn check_end(script: &mut Script, error: &ConnectionError) {
@@ -97,18 +120,34 @@ fn check_empty(script: &mut Script) {
             Event::Call(CallEvent::Withdrawn(request, _)) => {
                 script.connection.respond(*request, Err(Error::cancelled(""))).unwrap_err();
             }
+            // Each stream has something to tell at the end.
+            Event::Stream(StreamEvent::Readable(stream)) => {
+                assert_ne!(take(&mut script.connection, *stream).1, Last::Open);
+                script.connection.release_stream(*stream);
+            }
             _ => {}
         }
     }
     let stats = script.connection.stats();
     assert_eq!((stats.calls_in_flight, stats.requests_running), (0, 0), "{events:?}");
     assert_eq!((stats.queued_bytes, stats.request_bytes, stats.update_bytes), (0, 0, 0));
+    assert_eq!((stats.streams_open, stats.streams_serving), (0, 0), "{events:?}");
+    assert_eq!((stats.stream_queued_bytes, stats.stream_held_bytes), (0, 0));
 }
 
 /// A message of which every field may be anything that has a meaning somewhere.
 fn any_message(rng: &mut TestRng, known: &[Id]) -> Msg {
-    let kinds =
-        [Kind::Call, Kind::Call, Kind::Call, Kind::Stream, Kind::Subscribe, Kind::Message, Kind::Control];
+    let kinds = [
+        Kind::Call,
+        Kind::Call,
+        Kind::Call,
+        Kind::Stream,
+        Kind::Stream,
+        Kind::Stream,
+        Kind::Subscribe,
+        Kind::Message,
+        Kind::Control,
+    ];
     let any_id = |rng: &mut TestRng| match rng.below(3) {
         0 => known[rng.below(known.len())],
         _ => id(rng.below(5_000) as u64),
@@ -123,6 +162,11 @@ fn any_message(rng: &mut TestRng, known: &[Id]) -> Msg {
         verb::DRAIN,
         verb::HANDLED,
         verb::END,
+        verb::END,
+        verb::ITEMS,
+        verb::CREDIT,
+        verb::PAUSE,
+        verb::RESUME,
         verb::ACK,
         "",
     ];
@@ -138,12 +182,13 @@ fn any_message(rng: &mut TestRng, known: &[Id]) -> Msg {
         message.target = Some(targets[rng.below(targets.len())].into());
     }
     if rng.below(4) == 0 {
-        let key = [key::TIMEOUT_MS, key::QOS, "x"][rng.below(3)];
+        let key = [key::TIMEOUT_MS, key::QOS, key::WINDOW, "x"][rng.below(4)];
         message = message.meta_uint(key, [0, 1, 2, 700, u64::MAX][rng.below(5)]);
     }
     match rng.below(12) {
         0 => message = message.payload(blob(900)),
         1 => message = message.payload(cbor(|out| out.array(2)?.u8(1)?.null()?.ok())),
+        3 => message = message.payload(uint([0, 1, 1_000, u64::MAX][rng.below(4)])),
         2 if message.reference.is_some() => message = message.error(Error::new(Code(7), "no")),
         _ => {}
     }

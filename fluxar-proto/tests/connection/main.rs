@@ -17,6 +17,7 @@ mod order;
 mod sessions;
 mod stream_cancel;
 mod stream_credit;
+mod stream_hostile;
 mod stream_items;
 mod stream_limits;
 mod stream_model;

@@ -192,7 +192,7 @@ impl Streams {
         let Some(stream) = self.get_mut(id) else { return };
         if stream.due.cancel_at_end && stream.sending.has_ended() && !stream.receiving.has_ended() {
             stream.due.cancel_at_end = false;
-            self.cancel_with(id, None, open);
+            self.cancel_stream(id, None, open);
         }
     }
 
