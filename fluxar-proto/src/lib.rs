@@ -104,11 +104,15 @@ pub mod message;
 #[cfg(feature = "alloc")]
 mod connection;
 #[cfg(feature = "alloc")]
+pub mod hub;
+#[cfg(feature = "alloc")]
 mod pattern;
 #[cfg(feature = "alloc")]
 mod session;
 #[cfg(feature = "alloc")]
 mod time;
+#[cfg(feature = "alloc")]
+pub mod topic;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -120,9 +124,11 @@ pub use {
     connection::{Config, Connection, Event, Incoming, Offered, PeerInfo, Progress, Stats, TransmitBuf},
     message::{Error, Payload},
     pattern::{
-        CallError, CallEvent, CallId, CallOptions, Gone, Items, PubSubEvent, Received, Request, RequestId,
-        RespondError, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions, Text,
-        UpdateError, Withdrawn,
+        CallError, CallEvent, CallId, CallOptions, Delivered, Delivery, Fate, Gone, HashKey, Items,
+        MessageError, MessageId, OutMessage, Overflow, PubSubEvent, Publication, PublicationId, PublishError,
+        PublishOptions, Qos, QueueLimits, QueueStats, Received, Request, RequestId, RespondError, Resumed,
+        SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions, SubscribeError,
+        SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId, Text, UpdateError, Withdrawn,
     },
     session::{ConnectionError, HelloError, IdSource, Limits, Offer, Origin, Timeout, Violation},
     time::Instant,

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::pattern::{CallLimits, PubSubLimits, StreamLimits};
+use crate::pattern::{CallLimits, PubSubLimits, QueueLimits, StreamLimits};
 use crate::session::{Limits, cut_agent, feature};
 
 /// The settings of a connection; share one behind an `Arc` among all connections that have the same.
@@ -15,7 +15,7 @@ pub struct Config {
     pub agent: Option<String>,
     /// Whether streams are offered and accepted (§11). Default true.
     pub stream: bool,
-    /// Whether publish/subscribe is offered and accepted (§12). Default false.
+    /// Whether publish/subscribe is offered and accepted (§12). Default true.
     pub pubsub: bool,
     /// What this side announces that it is ready to receive. Values outside their range count as its nearest end.
     pub limits: Limits,
@@ -39,6 +39,15 @@ pub struct Config {
     pub stream_buffer: usize,
     /// The window of a stream grows with what the path holds, but not beyond this, in bytes (§11.5). Default 16 MiB.
     pub max_stream_window: u32,
+    /// Bytes held for publications of ours, queued or unsettled, beyond which new ones are `Blocked`. Default 4 MiB.
+    pub publish_buffer: usize,
+    /// A message that is not acknowledged for so long is sent again (§12.8). Default 30 s.
+    pub ack_timeout: Duration,
+    /// How often a message is sent until it is given up (§12.8); 0 counts as 1. Default 5.
+    pub attempts: u32,
+    /// What is held of the peer's publications until it is polled. With acknowledgement, what is beyond that is answered
+    /// `nack`, whatever `overflow` says. Default: as [`QueueLimits`].
+    pub held_publications: QueueLimits,
     /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
     /// How many more of them are borne each second. Default 2,000.
@@ -50,7 +59,7 @@ impl Default for Config {
         Self {
             agent: Some(concat!("fluxar-rs/", env!("CARGO_PKG_VERSION")).into()),
             stream: true,
-            pubsub: false,
+            pubsub: true,
             limits: Limits::default(),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
@@ -61,6 +70,10 @@ impl Default for Config {
             update_bytes: 4 << 20,
             stream_buffer: 64 << 10,
             max_stream_window: 16 << 20,
+            publish_buffer: 4 << 20,
+            ack_timeout: Duration::from_secs(30),
+            attempts: 5,
+            held_publications: QueueLimits::default(),
             misuse_capacity: 10_000,
             misuse_per_second: 2_000,
         }
@@ -113,6 +126,14 @@ impl Config {
     }
 
     pub(super) fn pubsub_limits(&self) -> PubSubLimits {
-        PubSubLimits {}
+        PubSubLimits {
+            max_subscriptions: self.limits.max_subscriptions as usize,
+            max_inflight: self.limits.max_inflight,
+            publish_buffer: self.publish_buffer,
+            held_publications: self.held_publications,
+            ack_timeout: self.ack_timeout,
+            attempts: self.attempts,
+            misuse_capacity: self.misuse_capacity,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod event;
 mod incoming;
 mod ops;
+mod pubsub;
 mod receive;
 mod stats;
 mod streams;
@@ -258,7 +259,7 @@ impl Connection {
         }
         self.calls.handle_timeout(now, &mut self.open);
         self.streams.handle_timeout(now, &mut self.open);
-        self.pubsub.handle_timeout(now, &mut self.open);
+        self.pubsub.handle_timeout(now);
         Ok(())
     }
 
@@ -363,7 +364,7 @@ impl Connection {
     }
 
     fn encode(&mut self, outgoing: &Outgoing, out: &mut TransmitBuf) {
-        let payload = outgoing.error.is_none().then(|| outgoing.payload.as_shared());
+        let payload = outgoing.error.is_none().then(|| outgoing.payload().as_shared());
         // Metadata was validated when it was handed in.
         if outgoing.with_envelope(|envelope| out.push(envelope, payload)).is_ok() {
             self.stats.messages_out += 1;

@@ -212,15 +212,25 @@ impl Connection {
     pub fn stats(&self) -> Stats {
         let (calls, streams) = (self.calls.stats(), self.streams.stats());
         let (streams_open, streams_serving) = self.streams.open();
+        let pubsub = self.pubsub.stats();
         Stats {
             calls_made: calls.made,
             calls_served: calls.served,
             cancelled: calls.cancelled,
             refused: self.refusals.count(),
-            dropped: self.stats.dropped + calls.late + streams.late,
+            dropped: self.stats.dropped + calls.late + streams.late + pubsub.late,
             updates_dropped: calls.updates_dropped,
             streams_opened: streams.opened,
             streams_served: streams.served,
+            published: pubsub.published,
+            publications: pubsub.publications,
+            publications_dropped: pubsub.publications_dropped,
+            deliveries_sent: pubsub.deliveries_sent,
+            deliveries: pubsub.deliveries,
+            subscriptions: pubsub.subscriptions,
+            subscribers: pubsub.subscribers,
+            publish_bytes: pubsub.publish_bytes,
+            held_publication_bytes: pubsub.held_publication_bytes,
             streams_open,
             streams_serving,
             stream_queued_bytes: self.streams.queued_bytes(),

@@ -94,6 +94,7 @@ impl Connection {
             };
             self.input_is_one_frame = false;
             whole -= len;
+            self.pubsub.note_group(group.len());
             while let Ok(Some(len)) = frame::split(&group, u32::MAX) {
                 group.advance(frame::PREFIX_LEN);
                 self.handle_body(now, &group.split_to(len))?;

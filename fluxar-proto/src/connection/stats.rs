@@ -30,6 +30,16 @@ pub struct Stats {
     pub streams_opened: u64,
     /// Streams of the peer accepted.
     pub streams_served: u64,
+    /// Messages published.
+    pub published: u64,
+    /// Publications of the peer that came, without retransmissions of what is held.
+    pub publications: u64,
+    /// Publications of the peer dropped, or answered `nack`, because the application did not take them fast enough.
+    pub publications_dropped: u64,
+    /// Deliveries sent to subscriptions of the peer, retransmissions included.
+    pub deliveries_sent: u64,
+    /// Deliveries that came on subscriptions of ours.
+    pub deliveries: u64,
     /// Calls of ours without an outcome, or with one that was not taken yet.
     pub calls_in_flight: usize,
     /// Requests of the peer that have a slot now.
@@ -42,6 +52,14 @@ pub struct Stats {
     pub stream_queued_bytes: usize,
     /// Bytes of stream data that wait for the application now.
     pub stream_held_bytes: usize,
+    /// Subscriptions of ours.
+    pub subscriptions: usize,
+    /// Subscriptions of the peer.
+    pub subscribers: usize,
+    /// What publications of ours count for that are queued or not settled, or whose fate was not taken, in bytes.
+    pub publish_bytes: usize,
+    /// Bytes that publications hold which wait for the application now.
+    pub held_publication_bytes: usize,
     /// Bytes that the calls, answers and updates queued for sending count for now.
     pub queued_bytes: usize,
     /// Bytes that the requests which have a slot count for now.

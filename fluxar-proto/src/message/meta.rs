@@ -32,6 +32,12 @@ impl<'a> Meta<'a> {
         Ok(meta)
     }
 
+    /// `len` encoded pairs, whose keys are known to be text and unique.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn trusted(len: usize, entries: &'a [u8]) -> Self {
+        Self { len: len as u8, entries }
+    }
+
     #[inline]
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         if reader.eat(NULL) {

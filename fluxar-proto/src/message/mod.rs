@@ -29,6 +29,8 @@ mod error;
 mod id;
 mod item;
 mod map;
+#[cfg(feature = "alloc")]
+mod marks;
 mod meta;
 mod names;
 #[cfg(feature = "alloc")]
@@ -42,6 +44,8 @@ pub use error::{Code, ErrorRef};
 pub use id::{Id, IdGenerator};
 pub use item::{ArrayIter, DEPTH_LIMIT, Item, MapIter};
 pub use map::KEYS_LIMIT;
+#[cfg(feature = "alloc")]
+pub(crate) use marks::Marks;
 pub use meta::{Meta, MetaBuf, MetaError};
 pub use names::{key, verb};
 #[cfg(feature = "alloc")]

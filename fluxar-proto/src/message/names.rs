@@ -62,6 +62,12 @@ pub mod key {
     pub const INFLIGHT: &str = "inflight";
     /// uint: the sequence number of a message.
     pub const SEQ: &str = "seq";
+    /// bool: true where a publication is to be kept as the last value of its topic.
+    pub const RETAIN: &str = "retain";
+    /// bool: true where a delivery is the last value of its topic, from before the subscription.
+    pub const RETAINED: &str = "retained";
+    /// text: the group of subscriptions of which one gets each message.
+    pub const GROUP: &str = "group";
     /// bool: false where the sender asks for no compression.
     pub const COMPRESS: &str = "compress";
 }

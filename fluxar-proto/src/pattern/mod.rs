@@ -16,9 +16,14 @@ pub use call::{
 };
 pub(crate) use call::{CallLimits, Calls};
 pub(crate) use context::Context;
-pub(crate) use open::{Entity, OpenIds};
+pub use open::HashKey;
+pub(crate) use open::{Entity, Home, OpenIds, Owner};
 pub(crate) use outgoing::{Outgoing, Target};
-pub use pubsub::PubSubEvent;
+pub use pubsub::{
+    Delivered, Delivery, Fate, MessageError, MessageId, OutMessage, Overflow, PubSubEvent, Publication,
+    PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, Resumed, SubscribeError,
+    SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
+};
 pub(crate) use pubsub::{PubSub, PubSubLimits};
 pub(crate) use refusals::Refusals;
 pub use stream::{

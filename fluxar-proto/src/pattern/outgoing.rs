@@ -1,11 +1,17 @@
 //! A message on its way out: owned, and encoded only when the transport has room.
 
+use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use super::call::Text;
+use super::pubsub::OutMessage;
 use crate::message::{
-    DecodeError, Envelope, Error, Id, Item, Kind, Meta, MetaBuf, Payload, build_bytes, key,
+    DecodeError, Envelope, Error, Id, Item, Kind, Marks, Meta, MetaBuf, Payload, build_bytes, key,
 };
+
+/// Metadata of so many bytes at most is put together without an allocation.
+const SMALL_META: usize = 512;
 
 /// The target of an outgoing message.
 #[derive(Clone, Debug)]
@@ -29,14 +35,19 @@ pub(crate) struct Outgoing {
     pub(crate) meta: Bytes,
     /// The time left, in milliseconds, to be added to the metadata.
     pub(crate) timeout_ms: Option<u64>,
+    /// What is to be added to the metadata of publications and deliveries.
+    pub(crate) marks: Marks,
     pub(crate) payload: Payload,
+    /// A delivery: what it carries is shared with others, and takes the place of `meta` and `payload`.
+    pub(crate) delivery: Option<OutMessage>,
     pub(crate) error: Option<Error>,
 }
 
 impl Outgoing {
     pub(crate) fn new(kind: Kind, id: Id, reference: Option<Id>, target: Target) -> Self {
         let (meta, payload) = (Bytes::new(), Payload::null());
-        Self { kind, id, reference, target, meta, timeout_ms: None, payload, error: None }
+        let (timeout_ms, marks, delivery, error) = (None, Marks::default(), None, None);
+        Self { kind, id, reference, target, meta, timeout_ms, marks, payload, delivery, error }
     }
 
     pub(crate) fn with_payload(mut self, payload: Payload) -> Self {
@@ -65,6 +76,11 @@ impl Outgoing {
         self
     }
 
+    /// What it carries, where there is no error.
+    pub(crate) fn payload(&self) -> &Payload {
+        self.delivery.as_ref().map_or(&self.payload, OutMessage::payload)
+    }
+
     /// Hands the envelope of this message to `then`.
     pub(crate) fn with_envelope<R>(&self, then: impl FnOnce(&Envelope<'_>) -> R) -> Result<R, DecodeError> {
         let target = match &self.target {
@@ -78,10 +94,17 @@ impl Outgoing {
             reference: self.reference,
             target,
             meta: Meta::EMPTY,
-            payload: if self.error.is_some() { Item::NULL } else { self.payload.as_item() },
+            payload: if self.error.is_some() { Item::NULL } else { self.payload().as_item() },
             error: self.error.as_ref().map(Error::as_ref),
         };
+        if let Some(delivery) = &self.delivery {
+            let (topic, meta) = (delivery.topic(), delivery.content().meta.as_meta());
+            return Ok(self.marked(topic, meta, |meta| then(&Envelope { meta, ..envelope })));
+        }
         let meta = if self.meta.is_empty() { Meta::EMPTY } else { Meta::decode(&self.meta)? };
+        if !self.marks.is_empty() {
+            return Ok(self.marked("", meta, |meta| then(&Envelope { meta, ..envelope })));
+        }
         let Some(timeout_ms) = self.timeout_ms else { return Ok(then(&Envelope { meta, ..envelope })) };
         let mut small = MetaBuf::<24>::new();
         if meta.is_empty() && small.uint(key::TIMEOUT_MS, timeout_ms).is_ok() {
@@ -94,5 +117,41 @@ impl Outgoing {
             Ok(())
         });
         Meta::decode(&merged).map(|meta| then(&Envelope { meta, ..envelope }))
+    }
+
+    /// Hands the application's metadata to `then`, and with it what the protocol says of the message.
+    fn marked<R>(&self, topic: &str, meta: Meta<'_>, then: impl FnOnce(Meta<'_>) -> R) -> R {
+        if self.marks.is_empty() {
+            return then(meta);
+        }
+        if Marks::MOST + topic.len() + meta.entries().len() <= SMALL_META {
+            let mut small = Small(heapless::Vec::new());
+            let Ok(count) = self.marks.write(topic, &mut small);
+            small.extend(meta.entries());
+            return then(Meta::trusted(meta.len() + count, &small.0));
+        }
+        let mut entries = Vec::new();
+        let Ok(count) = self.marks.write(topic, &mut entries);
+        entries.extend_from_slice(meta.entries());
+        then(Meta::trusted(meta.len() + count, &entries))
+    }
+}
+
+/// Entries that are known to fit.
+struct Small(heapless::Vec<u8, SMALL_META, usize>);
+
+impl Small {
+    fn extend(&mut self, bytes: &[u8]) {
+        let fits = self.0.extend_from_slice(bytes);
+        debug_assert!(fits.is_ok(), "more than was allowed for");
+    }
+}
+
+impl minicbor::encode::Write for Small {
+    type Error = core::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.extend(bytes);
+        Ok(())
     }
 }

@@ -87,6 +87,10 @@ pub enum Violation {
     MisplacedTarget,
     /// An error in a message that cannot have one.
     MisplacedError,
+    /// A qos above what its subscription grants, or asks for.
+    WrongQos(Id),
+    /// A delivery without a topic, where the filter of its subscription does not say it.
+    MissingTopic(Id),
     /// More cancelled or rejected openings than are borne.
     Flood,
     /// Data of a stream without credit for it.
@@ -179,6 +183,8 @@ impl Violation {
             Self::HelloExpected
             | Self::HelloRepeated
             | Self::WrongAnswer
+            | Self::WrongQos(_)
+            | Self::MissingTopic(_)
             | Self::DuplicateId(_)
             | Self::WrongRole(_) => Code::PROTOCOL_VIOLATION,
         }
@@ -230,6 +236,8 @@ impl fmt::Display for Violation {
             Self::MissingTarget => f.write_str("an opening of this type needs a target"),
             Self::MisplacedTarget => f.write_str("an offer has no target"),
             Self::MisplacedError => f.write_str("a message of this kind has no error"),
+            Self::WrongQos(id) => write!(f, "more qos than was granted or asked for, on {id}"),
+            Self::MissingTopic(id) => write!(f, "a delivery without its topic, on {id}"),
             Self::Flood => f.write_str("too many cancelled or rejected openings"),
             Self::NoCredit(id) => write!(f, "data without credit on {id}"),
             Self::CreditOverflow(id) => write!(f, "more credit than there may be on {id}"),

@@ -62,6 +62,11 @@ impl Text {
     pub(crate) fn new(bytes: Bytes) -> Option<Self> {
         core::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
     }
+
+    /// Wraps `bytes` that are known to be UTF-8.
+    pub(crate) fn trusted(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
 }
 
 impl From<&str> for Text {

@@ -1,75 +1,355 @@
-//! Publish and subscribe (§12).
+//! Publish and subscribe: subscriptions and publications both ways, deliveries, and what settles them (§12).
+//!
+//! Who sends a message, as a publication or as a delivery, has one machine for it (`sender`), and who gets it another one
+//! (`receiver`). What is queued and was never sent is a matter of `publish` and `subscriber`, what waits for the
+//! application one of `inbox`. `subscription` and `subscriber` are the two ends of a subscription. All of them put what
+//! they have to say on one desk, which the scheduler empties when the transport has room: what settles and confirms goes
+//! ahead, messages take turns.
 
-use bytes::Bytes;
+mod desk;
+mod errors;
+mod inbox;
+mod message;
+mod ops;
+mod publish;
+mod receive;
+mod receiver;
+mod sender;
+mod subscriber;
+mod subscription;
+mod types;
 
-use super::{Context, OpenIds, Outgoing};
-use crate::message::Envelope;
+use core::time::Duration;
+
+use self::desk::{Desk, Notice, Patience, batch};
+pub use self::errors::{MessageError, PublishError, SubscribeError};
+use self::inbox::{Group, Inbox};
+use self::publish::Publications;
+use self::receiver::Receiver;
+use self::subscriber::Subscriber;
+use self::subscription::Subscription;
+pub use self::types::*;
+use super::{Context, Home, OpenIds, Outgoing, Owner, Target};
+use crate::message::{Kind, verb};
 use crate::session::{ConnectionError, Limits};
 use crate::time::Instant;
 
-/// What happens to subscriptions, publications and deliveries.
+/// The local limits on publish and subscribe: what this side holds, beyond what it announces (§15.3).
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum PubSubEvent {}
+pub(crate) struct PubSubLimits {
+    /// Subscriptions of the peer at once; announced.
+    pub(crate) max_subscriptions: usize,
+    /// Publications of the peer, and deliveries of one subscription, that may be unsettled; announced.
+    pub(crate) max_inflight: u32,
+    /// Bytes held for publications of ours beyond which new ones are `Blocked`.
+    pub(crate) publish_buffer: usize,
+    /// Publications held for the application.
+    pub(crate) held_publications: QueueLimits,
+    pub(crate) ack_timeout: Duration,
+    pub(crate) attempts: u32,
+    /// Answers to releases of what is not known that wait to be sent.
+    pub(crate) misuse_capacity: u32,
+}
 
-/// The local limits.
-#[derive(Clone, Debug)]
-pub(crate) struct PubSubLimits {}
+/// What is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PubSubStats {
+    /// Publications of ours.
+    pub(crate) published: u64,
+    /// Publications of the peer.
+    pub(crate) publications: u64,
+    /// Publications of the peer that were dropped for want of room.
+    pub(crate) publications_dropped: u64,
+    /// Deliveries and retransmissions of them that were sent.
+    pub(crate) deliveries_sent: u64,
+    /// Deliveries that came.
+    pub(crate) deliveries: u64,
+    /// What continued nothing, and publications with qos 0 that are none.
+    pub(crate) late: u64,
+    pub(crate) subscriptions: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) publish_bytes: usize,
+    pub(crate) held_publication_bytes: usize,
+}
 
 /// All subscriptions, publications and deliveries of one connection, in both directions.
 #[derive(Debug)]
 pub(crate) struct PubSub {
+    limits: PubSubLimits,
+    /// The handshake is done.
+    started: bool,
+    /// Both sides have the feature.
     on: bool,
+    peer_max_message: usize,
+    peer_max_inflight: u32,
+    peer_max_subscriptions: usize,
+    publications: Publications,
+    /// Publications of the peer that are not settled, and those that wait for the application.
+    receiver: Receiver,
+    inbox: Inbox<Publication>,
+    subscriptions: slab::Slab<Subscription>,
+    subscribers: slab::Slab<Subscriber>,
+    /// What the frames that are handled now came in.
+    group: Group,
+    desk: Desk,
+    deliveries_sent: u64,
+    deliveries: u64,
 }
 
 impl PubSub {
-    pub(crate) fn new(_limits: PubSubLimits) -> Self {
-        Self { on: false }
+    pub(crate) fn new(limits: PubSubLimits) -> Self {
+        let patience = Patience { ack_timeout: limits.ack_timeout, attempts: limits.attempts.max(1) };
+        // There is no subscription to close.
+        let held = match limits.held_publications {
+            QueueLimits { overflow: Overflow::Close, .. } => {
+                QueueLimits { overflow: Overflow::Wait, ..limits.held_publications }
+            }
+            held => held,
+        };
+        Self {
+            started: false,
+            on: false,
+            peer_max_message: 0,
+            peer_max_inflight: 0,
+            peer_max_subscriptions: 0,
+            publications: Publications::new(limits.publish_buffer),
+            receiver: Receiver::new(Home::Publications, limits.max_inflight as usize),
+            inbox: Inbox::new(held),
+            subscriptions: slab::Slab::new(),
+            subscribers: slab::Slab::new(),
+            group: Group::default(),
+            desk: Desk::new(patience, limits.misuse_capacity as usize),
+            deliveries_sent: 0,
+            deliveries: 0,
+            limits,
+        }
     }
 
-    pub(crate) fn start(&mut self, _on: bool, _peer: &Limits) {}
+    /// The handshake is done: from now on there is publish and subscribe within the peer's limits, or none.
+    pub(crate) fn start(&mut self, on: bool, peer: &Limits) {
+        (self.started, self.on) = (true, on);
+        self.peer_max_message = peer.max_message as usize;
+        self.peer_max_inflight = peer.max_inflight;
+        self.peer_max_subscriptions = peer.max_subscriptions as usize;
+        self.publications.start(peer.max_inflight, peer.max_message);
+        // Also where there is none: who waits must learn that.
+        self.publications.relieve(&mut self.desk);
+    }
 
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
-    /// Whether an opening with the id of what is open is a retransmission of that (§5.5).
-    pub(crate) fn is_again(&self, _envelope: &Envelope<'_>, _open: &OpenIds) -> bool {
-        false
+    /// The frames that come now lie in one buffer, of so many bytes.
+    pub(crate) fn note_group(&mut self, len: usize) {
+        self.group.advance(len);
     }
 
-    pub(crate) fn handle(
-        &mut self,
-        _envelope: &Envelope<'_>,
-        _frame: &Bytes,
-        _cx: &mut Context<'_>,
-    ) -> Result<(), ConnectionError> {
-        Ok(())
+    /// The next of what others wait for: what concerns subscriptions, then what settles messages.
+    pub(crate) fn poll_urgent(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        while let Some(notice) = self.desk.notices.pop_front() {
+            if let Some(outgoing) = self.send_notice(notice, cx) {
+                return Some(outgoing);
+            }
+        }
+        self.send_acks(cx)
+            .or_else(|| self.send_nack(cx))
+            .or_else(|| self.send_releases(cx))
+            .or_else(|| self.send_completes(cx))
     }
 
-    pub(crate) fn poll_urgent(&mut self, _cx: &mut Context<'_>) -> Option<Outgoing> {
-        None
+    fn send_notice(&mut self, notice: Notice, cx: &mut Context<'_>) -> Option<Outgoing> {
+        match notice {
+            Notice::Subscribe(id) => self.subscription(id)?.send(cx),
+            Notice::Unsubscribe(id) => {
+                let outgoing = self.subscription(id)?.send_end(cx);
+                self.sweep_subscription(id.slot);
+                outgoing
+            }
+            Notice::Confirm(id) | Notice::End(id) => {
+                let Self { subscribers, desk, .. } = self;
+                let subscriber = subscribers.get_mut(id.slot).filter(|subscriber| subscriber.id == id.id)?;
+                let outgoing = match notice {
+                    Notice::Confirm(_) => subscriber.send_confirmation(desk, cx),
+                    _ => subscriber.send_end(cx),
+                };
+                if outgoing.is_some() && subscriber.is_done() {
+                    subscribers.remove(id.slot);
+                }
+                let limit = u32::try_from(self.peer_max_message).unwrap_or(u32::MAX);
+                outgoing.map(|outgoing| outgoing.with_error_within(limit))
+            }
+        }
     }
 
-    pub(crate) fn poll_bulk(&mut self, _cx: &mut Context<'_>) -> Option<Outgoing> {
-        None
+    /// Who keeps what came.
+    fn receiver_of(&mut self, home: Home) -> Option<&mut Receiver> {
+        match home {
+            Home::Publications => Some(&mut self.receiver),
+            Home::Subscription(slot) => Some(&mut self.subscriptions.get_mut(slot)?.receiver),
+        }
+    }
+
+    fn send_acks(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        batch(verb::ACK, cx, |cx| {
+            loop {
+                let MessageId { place, id } = self.desk.acks.pop_front()?;
+                let (home, slot) = place?;
+                if self.receiver_of(home).is_some_and(|receiver| receiver.send_ack(slot, id, cx.open)) {
+                    return Some(id);
+                }
+            }
+        })
+    }
+
+    fn send_nack(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        loop {
+            let (MessageId { place, id }, error) = self.desk.nacks.pop_front()?;
+            let (home, slot) = place?;
+            if self.receiver_of(home).is_some_and(|receiver| receiver.send_last(slot, id, cx.open)) {
+                let nack =
+                    Outgoing::new(Kind::Message, cx.ids.next(cx.now), Some(id), Target::Verb(verb::NACK));
+                let limit = u32::try_from(self.peer_max_message).unwrap_or(u32::MAX);
+                return Some(nack.with_result(Err(error)).with_error_within(limit));
+            }
+        }
+    }
+
+    fn send_releases(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        batch(verb::RELEASE, cx, |_| {
+            loop {
+                let release = self.desk.releases.pop_front()?;
+                let leaves = match release.owner {
+                    Owner::Publications => self.publications.sender.send_release(release),
+                    Owner::Subscriber(slot) => self
+                        .subscribers
+                        .get_mut(slot)
+                        .is_some_and(|subscriber| subscriber.sender.send_release(release)),
+                };
+                if leaves {
+                    return Some(release.id);
+                }
+            }
+        })
+    }
+
+    fn send_completes(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        batch(verb::COMPLETE, cx, |cx| {
+            loop {
+                let MessageId { place, id } = self.desk.pop_complete()?;
+                let Some((home, slot)) = place else { return Some(id) };
+                if self.receiver_of(home).is_some_and(|receiver| receiver.send_last(slot, id, cx.open)) {
+                    return Some(id);
+                }
+            }
+        })
+    }
+
+    /// The next message: of publications and of all subscriptions in turn.
+    pub(crate) fn poll_bulk(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        loop {
+            let outgoing = match self.desk.round.pop_front()? {
+                Owner::Publications => self.publications.send(&mut self.desk, cx),
+                Owner::Subscriber(slot) => {
+                    let subscriber = self.subscribers.get_mut(slot);
+                    let sent = subscriber.and_then(|subscriber| subscriber.send(&mut self.desk, cx));
+                    self.deliveries_sent += u64::from(sent.is_some());
+                    sent
+                }
+            };
+            if outgoing.is_some() {
+                return outgoing;
+            }
+        }
     }
 
     pub(crate) fn wants_transmit(&self) -> bool {
-        false
+        !self.desk.is_empty()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.desk.timers.first().map(|(at, ..)| *at)
     }
 
-    pub(crate) fn handle_timeout(&mut self, _now: Instant, _open: &mut OpenIds) {}
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let Self { publications, subscribers, desk, .. } = self;
+        while let Some((at, owner, slot)) = desk.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            desk.timers.pop_first();
+            match owner {
+                Owner::Publications => {
+                    let report = publications.sender.expire(slot, desk);
+                    publications.report(report, desk);
+                }
+                Owner::Subscriber(subscriber) => {
+                    let Some(subscriber) = subscribers.get_mut(subscriber) else { continue };
+                    let report = subscriber.sender.expire(slot, desk);
+                    subscriber.report(report, desk);
+                }
+            }
+        }
+    }
 
     pub(crate) fn poll_event(&mut self) -> Option<PubSubEvent> {
-        None
+        self.desk.events.pop_front()
     }
 
-    pub(crate) fn wind_up(&mut self, _why: &ConnectionError, _open: &mut OpenIds) {}
+    /// The connection ends in order: what waits for an answer is lost and all subscriptions are over, but what was published
+    /// at most once and what the peer is owed may still be sent.
+    pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        let Self { publications, subscriptions, subscribers, desk, .. } = self;
+        publications.wind_up(why, desk, open);
+        if !subscriptions.is_empty() || !subscribers.is_empty() {
+            let error = why.call_error(true);
+            subscriptions.iter_mut().for_each(|(_, subscription)| subscription.wind_up(error.clone(), desk));
+            for (_, subscriber) in subscribers.iter_mut().filter(|(_, subscriber)| subscriber.is_open()) {
+                subscriber.over(&error, desk, open);
+            }
+            subscribers.clear();
+        }
+        desk.notices.clear();
+    }
 
-    pub(crate) fn terminate(&mut self, _why: &ConnectionError, _open: &mut OpenIds) {}
+    /// The connection is over: nothing more can be sent. What was delivered can still be polled, and of what was published
+    /// that which will not be sent again.
+    pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        self.wind_up(why, open);
+        self.publications.terminate();
+        self.receiver.clear(open);
+        self.inbox.retain(|publication| publication.qos == Qos::AtMostOnce);
+        self.subscriptions.iter_mut().for_each(|(_, subscription)| subscription.receiver.clear(open));
+        self.subscriptions.retain(|_, subscription| !subscription.is_done());
+        self.desk.clear();
+        self.desk.timers.clear();
+    }
+
+    /// A subscription of ours.
+    fn subscription(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.subscriptions.get_mut(id.slot).filter(|subscription| subscription.id == id.id)
+    }
+
+    /// Frees the slot of a subscription of ours, if it is over and nothing of it is wanted.
+    fn sweep_subscription(&mut self, slot: usize) {
+        if self.subscriptions.get(slot).is_some_and(Subscription::is_done) {
+            self.subscriptions.remove(slot);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PubSubStats {
+        let (publications, publications_dropped) = self.inbox.counts();
+        PubSubStats {
+            published: self.publications.published(),
+            publications,
+            publications_dropped,
+            deliveries_sent: self.deliveries_sent,
+            deliveries: self.deliveries,
+            late: self.desk.late,
+            subscriptions: self.subscriptions.len(),
+            subscribers: self.subscribers.len(),
+            publish_bytes: self.publications.held(),
+            held_publication_bytes: self.inbox.size().1,
+        }
+    }
 }
