@@ -3,6 +3,7 @@
 mod msg;
 mod offers;
 mod pair;
+pub(crate) mod pubsub;
 mod script;
 mod streams;
 
