@@ -196,7 +196,7 @@ async fn an_answer_that_chooses_what_was_not_offered_is_a_violation(_: Net) {
     let unasked: [&[u8]; 5] = [
         b"\xa1\x67version\x02",
         b"\xa1\x67version\x00",
-        b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x66stream",
+        b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x66resume",
         b"\xa2\x67version\x01\x64caps\xa1\x68compress\x64zstd",
         b"\xa2\x67version\x01\x63psk\xa1\x65nonce\x40",
     ];
