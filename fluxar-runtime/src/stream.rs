@@ -467,13 +467,12 @@ impl<T> StreamReceiver<T> {
                 return Poll::Ready(None);
             }
             match ready!(self.half.shared.poll_stream(cx, self.half.id)) {
-                Some(Received::Items(items)) => self.items = items,
-                Some(Received::End(last)) => (self.last, self.over) = (Some(last), true),
-                Some(Received::Failed(error)) => {
+                Received::Items(items) => self.items = items,
+                Received::End(last) => (self.last, self.over) = (Some(last), true),
+                Received::Failed(error) => {
                     self.over = true;
                     return Poll::Ready(Some(Err(error.into_outcome())));
                 }
-                None => self.over = true,
             }
         }
     }

@@ -16,9 +16,8 @@ use crate::stream::{Side, Stream, StreamReceiver, StreamSender};
 /// A stream that the other peer has opened, handed to the handler of its method.
 ///
 /// The handler's return ends the stream: its value is the final value behind all that was sent, `()` for none, its error
-/// ends the stream at once. The handler's future is dropped where it stands when the opener cancels, when the deadline
-/// passes and when the connection is lost: nobody waits for it then. An opener that ends the stream with an error is
-/// noticed by [`next`](Self::next).
+/// ends the stream at once. The handler's future is dropped where it stands when the opener gives the stream up or ends it
+/// with an error, when the deadline passes and when the connection is lost: nobody waits for it then.
 pub struct StreamRequest {
     shared: Arc<Shared>,
     opening: StreamOpening,

@@ -10,4 +10,5 @@ pub mod process;
 pub mod random;
 pub mod signal;
 pub mod site;
+pub mod verbs;
 pub mod wire;

@@ -10,6 +10,8 @@ use fluxar_proto::message::{Envelope, Id, Kind, Meta, MetaBuf, verb};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+use crate::verbs::Terms;
+
 /// The longest frame that the scripted peer takes: any.
 const ANY: u32 = u32::MAX;
 
@@ -258,6 +260,17 @@ impl Wire {
         wire
     }
 
+    /// The same with more than the least that there is.
+    ///
+    /// # Panics
+    ///
+    /// Where the handshake fails.
+    pub async fn with(url: &str, terms: Terms) -> Self {
+        let mut wire = Self::connect(url).await;
+        wire.shake_hands_with(terms.offer()).await;
+        wire
+    }
+
     fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self { stream: Box::new(stream), input: BytesMut::new() }
     }
@@ -268,7 +281,15 @@ impl Wire {
     ///
     /// Where the answer is none.
     pub async fn shake_hands(&mut self) -> Message {
-        let offer = Message::offer();
+        self.shake_hands_with(Message::offer()).await
+    }
+
+    /// The same with another offer.
+    ///
+    /// # Panics
+    ///
+    /// Where the answer is none.
+    pub async fn shake_hands_with(&mut self, offer: Message) -> Message {
         self.send(&offer).await;
         let answer = self.receive().await;
         assert_eq!((answer.kind, answer.reference, &answer.error), (Kind::Hello, Some(offer.id), &None));
@@ -281,9 +302,18 @@ impl Wire {
     ///
     /// Where no offer comes.
     pub async fn answer_hands(&mut self) -> Message {
+        self.answer_hands_with(Message::answer).await
+    }
+
+    /// The same with another answer.
+    ///
+    /// # Panics
+    ///
+    /// Where no offer comes.
+    pub async fn answer_hands_with(&mut self, answer: impl FnOnce(Id) -> Message) -> Message {
         let offer = self.receive().await;
         assert_eq!((offer.kind, offer.reference), (Kind::Hello, None));
-        self.send(&Message::answer(offer.id)).await;
+        self.send(&answer(offer.id)).await;
         offer
     }
 
@@ -471,6 +501,17 @@ impl Trap {
     pub async fn established(&self) -> Wire {
         let mut wire = self.accept().await;
         wire.answer_hands().await;
+        wire
+    }
+
+    /// The same with more than the least that there is.
+    ///
+    /// # Panics
+    ///
+    /// Where the handshake fails.
+    pub async fn with(&self, terms: Terms) -> Wire {
+        let mut wire = self.accept().await;
+        wire.answer_hands_with(|offer| terms.answer(offer)).await;
         wire
     }
 }

@@ -301,6 +301,7 @@ impl State {
                 _ => {
                     self.watchers.call_all(&mut chores.wakers);
                     self.queue.dissolve(&mut chores.wakers);
+                    self.withdraw_streams(&mut chores.wakers);
                     chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
                 }
             }
@@ -331,6 +332,10 @@ impl<T> Table<T> {
 
     fn remove(&mut self, slot: usize) -> Option<T> {
         self.0.get_mut(slot)?.take()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().flatten()
     }
 }
 

@@ -28,21 +28,28 @@ impl Streaming {
     fn into_wakers(self) -> impl Iterator<Item = Waker> {
         [self.receiver, self.sender, self.handler].into_iter().flatten()
     }
+
+    /// Those who wait with the halves.
+    fn into_halves(self) -> impl Iterator<Item = Waker> {
+        [self.receiver, self.sender].into_iter().flatten()
+    }
 }
 
 impl Shared {
     /// What comes next on a stream. Taking it may give the other side credit, which the driver has to send.
-    pub(crate) fn poll_stream(&self, cx: &mut Context<'_>, id: StreamId) -> Poll<Option<Received>> {
+    pub(crate) fn poll_stream(&self, cx: &mut Context<'_>, id: StreamId) -> Poll<Received> {
+        // A half that has outlived its handler must not take what came until then for all that there is (§11.3).
+        let let_go = || Poll::Ready(Received::Failed(Error::cancelled("the stream was let go")));
         let mut state = self.lock();
         match state.connection.poll_stream(id) {
             Ok(Some(received)) => {
                 let driver = if state.connection.wants_transmit() { state.take_driver() } else { None };
                 drop(state);
                 driver.into_iter().for_each(Waker::wake);
-                Poll::Ready(Some(received))
+                Poll::Ready(received)
             }
             Ok(None) => {
-                let Some(streaming) = state.streaming(id) else { return Poll::Ready(None) };
+                let Some(streaming) = state.streaming(id) else { return let_go() };
                 let replaced = register(&mut streaming.receiver, cx);
                 state.discard(replaced);
                 // An application that waits may be what gives credit.
@@ -51,7 +58,7 @@ impl Shared {
                 driver.into_iter().for_each(Waker::wake);
                 Poll::Pending
             }
-            Err(_) => Poll::Ready(None),
+            Err(_) => let_go(),
         }
     }
 
@@ -113,10 +120,12 @@ impl Shared {
 
     /// The application lets go of a half, or of all of a stream.
     pub(crate) fn release(&self, id: StreamId, release: impl FnOnce(&mut Connection)) {
-        let _gone = self.operate(|state| {
+        let gone = self.operate(|state| {
             release(&mut state.connection);
             if state.connection.holds_stream(id) { None } else { state.forget_stream(id) }
         });
+        // Halves that were taken out of a handler may outlive it: nobody else tells them that it has returned.
+        gone.into_iter().flat_map(Streaming::into_halves).for_each(Waker::wake);
     }
 
     /// A handler is done: its result ends the stream.
@@ -193,6 +202,14 @@ impl State {
             }
             StreamEvent::Capacity => self.serve_streams(&mut chores.wakers),
             _ => {}
+        }
+    }
+
+    /// The connection has ended: nobody waits for what a handler does, whatever had become of its stream before.
+    pub(super) fn withdraw_streams(&mut self, wakers: &mut Vec<Waker>) {
+        for streaming in self.streams.iter_mut() {
+            streaming.withdrawn = true;
+            wakers.extend(streaming.handler.take());
         }
     }
 
