@@ -62,13 +62,17 @@ impl<K> Default for Subscribed<K> {
 }
 
 impl<K: Clone + Ord> Group<K> {
-    /// Whose turn it is.
-    fn next(&mut self) -> Option<K> {
-        let after = match &self.last {
-            Some(last) => self.members.range((Bound::Excluded(last), Bound::Unbounded)).next(),
-            None => None,
+    /// Whose turn it is, of those that are ready; or of all, where none is.
+    fn choose(&mut self, mut ready: impl FnMut(&K) -> bool) -> Option<K> {
+        let from = match &self.last {
+            Some(last) => Bound::Excluded(last),
+            None => Bound::Unbounded,
         };
-        let next = after.or_else(|| self.members.first()).cloned();
+        let behind = self.members.range((from, Bound::Unbounded));
+        let mut turns = behind.chain(&self.members);
+        // The second time round, those behind come once more: so many are all.
+        let next = turns.clone().take(self.members.len()).find(|key| ready(key)).or_else(|| turns.next());
+        let next = next.cloned();
         self.last.clone_from(&next);
         next
     }
@@ -126,10 +130,21 @@ impl<K: Clone + Ord> Hub<K> {
     /// Adds to `receivers` who gets a message on `topic`: every subscription that matches, and of each group one member,
     /// in turn.
     pub fn route(&mut self, topic: &str, receivers: &mut Vec<K>) {
+        self.route_by(topic, receivers, |_| true);
+    }
+
+    /// As [`route`](Self::route), but passes over members of groups that are not `ready`, unless none is (§12.15).
+    pub fn route_by(&mut self, topic: &str, receivers: &mut Vec<K>, mut ready: impl FnMut(&K) -> bool) {
         self.filters.find_mut(topic, |subscribed| {
             receivers.extend(subscribed.alone.iter().cloned());
-            receivers.extend(subscribed.groups.values_mut().filter_map(Group::next));
+            receivers.extend(subscribed.groups.values_mut().filter_map(|group| group.choose(&mut ready)));
         });
+    }
+
+    /// Whose turn it is in a group, among those that are `ready`, unless none is: for what was meant for a member that has
+    /// left.
+    pub fn member(&mut self, filter: &str, group: &str, ready: impl FnMut(&K) -> bool) -> Option<K> {
+        self.filters.get_mut(filter)?.groups.get_mut(group)?.choose(ready)
     }
 
     /// How many subscriptions there are.

@@ -66,6 +66,25 @@ fn the_members_of_a_group_take_turns_and_share_nothing_with_other_groups() {
     assert!(hub.filters.is_empty());
 }
 
+// spec: §12.15
+#[test]
+fn members_that_are_not_ready_are_passed_over() {
+    let mut hub = hub(RetainLimits::default());
+    (1..=4).for_each(|key| hub.subscribe(key, "jobs", Some("a")));
+    let mut chosen = |ready: &[u32]| {
+        let mut receivers = Vec::new();
+        hub.route_by("jobs", &mut receivers, |key| ready.contains(key));
+        assert_eq!(receivers.len(), 1);
+        receivers[0]
+    };
+    let turns = [&[1, 3][..], &[1, 3], &[1, 3], &[2], &[2], &[], &[], &[1, 2, 3, 4]].map(&mut chosen);
+    assert_eq!(turns, [1, 3, 1, 2, 2, 3, 4, 1]);
+    assert_eq!(hub.member("jobs", "a", |key| *key == 4), Some(4));
+    assert_eq!(hub.member("jobs", "a", |_| true), Some(1));
+    assert_eq!(hub.member("jobs", "b", |_| true), None);
+    assert_eq!(hub.member("other", "a", |_| true), None);
+}
+
 // spec: §12.16
 #[test]
 fn the_last_value_of_each_topic_is_kept_until_it_is_cleared() {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::call::Text;
 use crate::message::{Envelope, Payload};
 
 /// From this size on, in bytes, a payload that is held shares the memory of its frame.
@@ -15,6 +16,15 @@ pub(crate) fn payload_of(envelope: &Envelope<'_>, frame: &Bytes) -> Payload {
         Payload::from(payload)
     } else {
         Payload::trusted(frame.slice_ref(payload.as_bytes()))
+    }
+}
+
+/// A text that came in `frame`, under the same rule.
+pub(crate) fn text_of(text: &str, frame: &Bytes) -> Text {
+    if frame.len() > 2 * text.len() + 4096 {
+        Text::from(text)
+    } else {
+        Text::trusted(frame.slice_ref(text.as_bytes()))
     }
 }
 

@@ -267,6 +267,9 @@ fn publications_that_are_none_are_refused() {
         assert_eq!(script.connection.stats().dropped, 1);
     }
     let mut script = Script::pubsub(|_| ());
+    let of_deliveries = [(key::SEQ, V::U(0)), (key::RETAINED, V::U(1)), (key::TOPIC, V::B(true))];
+    script.send(publication(id(1), "a", 0).with(&of_deliveries)).unwrap();
+    assert!(one(script.publications()).meta.is_empty(), "keys that mean nothing here are ignored");
     script.send(with_keys(56)).unwrap();
     let publication = one(script.publications());
     assert_eq!(Meta::decode(&publication.meta).unwrap().len(), 55, "all but the protocol's own");

@@ -242,8 +242,8 @@ pub(super) struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    /// Reads metadata; the first key whose value is not what it must be, if there is one. Then what the others say is
-    /// still right.
+    /// Reads metadata; the first key whose value is not what a publication must have there, if there is one. Other keys with
+    /// bad values say nothing (§5.10).
     pub(super) fn read(meta: Meta<'a>) -> (Self, Option<&'static str>) {
         let mut said = Self { attempt: 1, ..Self::default() };
         let mut bad = None;
@@ -255,9 +255,19 @@ impl<'a> Said<'a> {
                     (key::ATTEMPT, positive(value).map(|attempt| said.attempt = saturate(attempt)))
                 }
                 key::RETAIN => (key::RETAIN, value.as_bool().map(|retain| said.retain = retain)),
-                key::RETAINED => (key::RETAINED, value.as_bool().map(|retained| said.retained = retained)),
-                key::SEQ => (key::SEQ, positive(value).map(|seq| said.seq = Some(seq))),
-                key::TOPIC => (key::TOPIC, value.as_str().map(|topic| said.topic = Some(topic))),
+                // Of deliveries only, where a bad value is ignored.
+                key::RETAINED => {
+                    said.retained = value.as_bool() == Some(true);
+                    continue;
+                }
+                key::SEQ => {
+                    said.seq = positive(value);
+                    continue;
+                }
+                key::TOPIC => {
+                    said.topic = value.as_str();
+                    continue;
+                }
                 _ => {
                     said.more = true;
                     continue;

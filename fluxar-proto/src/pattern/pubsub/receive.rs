@@ -7,7 +7,8 @@ use super::message::{AppMeta, PUBLICATION_KEYS, Said};
 use super::ops::MAX_GROUP;
 use super::subscriber::Subscriber;
 use super::{MessageId, PubSub, PubSubEvent, Publication, Qos, SubscribeRequest, SubscriberId};
-use crate::message::{ArrayIter, Code, Envelope, Error, Id, Item, Kind, Meta, Payload, key, verb};
+use crate::message::{ArrayIter, Code, Envelope, Error, Id, Item, Kind, Meta, key, verb};
+use crate::pattern::received::{payload_of, text_of};
 use crate::pattern::{Context, Entity, Home, OpenIds, Owner, Text};
 use crate::session::{ConnectionError, Violation};
 use crate::topic::{check_filter, check_topic, is_reserved};
@@ -41,7 +42,7 @@ impl PubSub {
     ) -> Result<(), ConnectionError> {
         let Some(reference) = envelope.reference else {
             return match envelope.kind {
-                Kind::Subscribe => self.handle_subscribe(envelope, frame, cx),
+                Kind::Subscribe => self.handle_subscribe(envelope, cx),
                 _ => self.handle_publication(envelope, frame, cx),
             };
         };
@@ -268,13 +269,13 @@ impl PubSub {
         }
         let publication = |id| Publication {
             id,
-            topic: Text::trusted(frame.slice_ref(topic.as_bytes())),
+            topic: text_of(topic, frame),
             qos: said.qos,
             retain: said.retain,
             dup: said.dup,
             attempt: said.attempt,
             meta: said.rest(envelope.meta),
-            payload: Payload::trusted(frame.slice_ref(envelope.payload.as_bytes())),
+            payload: payload_of(envelope, frame),
         };
         if said.qos == Qos::AtMostOnce {
             let publication = publication(MessageId { place: None, id: envelope.id });
@@ -314,7 +315,6 @@ impl PubSub {
     fn handle_subscribe(
         &mut self,
         envelope: &Envelope<'_>,
-        frame: &Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
         let (id, filter) = (envelope.id, envelope.target.unwrap_or_default());
@@ -333,7 +333,7 @@ impl PubSub {
             filter,
             qos,
             inflight,
-            group: group.map(|group| Text::trusted(frame.slice_ref(group.as_bytes()))),
+            group: group.map(Text::from),
             meta: AppMeta::of(envelope.meta),
         }));
         Ok(())

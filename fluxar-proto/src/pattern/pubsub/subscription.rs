@@ -23,7 +23,8 @@ use super::receiver::Receiver;
 use super::types::{
     Delivery, MessageId, Overflow, PubSubEvent, Qos, QueueLimits, QueueStats, SubscriptionId,
 };
-use crate::message::{Envelope, Error, Id, Kind, Payload, build_bytes, key};
+use crate::message::{Envelope, Error, Id, Kind, build_bytes, key};
+use crate::pattern::received::{payload_of, text_of};
 use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Outgoing, Target, Text};
 use crate::session::Violation;
 use crate::topic::{check_topic, has_wildcard};
@@ -247,7 +248,7 @@ impl Subscription {
             seq,
             retained: said.retained,
             meta: said.rest(envelope.meta),
-            payload: Payload::trusted(frame.slice_ref(envelope.payload.as_bytes())),
+            payload: payload_of(envelope, frame),
         };
         if said.qos == Qos::AtMostOnce {
             let delivery = delivery(MessageId { place: None, id: envelope.id });
@@ -271,7 +272,7 @@ impl Subscription {
         }
         let topic = said.topic.filter(|topic| check_topic(topic).is_ok());
         let topic = topic.ok_or(Violation::MissingTopic(self.id))?;
-        Ok(Text::trusted(frame.slice_ref(topic.as_bytes())))
+        Ok(text_of(topic, frame))
     }
 
     /// Whether a delivery is not one that is still held, or remembered.
