@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use fluxar_proto::{CallEvent, CallId, Error, Event, Payload, RequestId};
+use fluxar_proto::{
+    CallEvent, CallId, Error, Event, Payload, RequestId, StreamEvent, StreamId, StreamOptions,
+};
 use proptest::prelude::*;
 
-use crate::support::{A, B, Chunks, Order, Pair, TestRng, blob, cases, config, ms, options, uint};
+use crate::support::{
+    A, B, Chunks, Last, Order, Pair, TestRng, blob, cases, config, ms, options, take, uint,
+};
 
-/// What came of a call: its updates and its result.
+/// What came of a call: its updates and its result. Or of a stream: its items and its final value.
 type Story = (Vec<Payload>, Result<Payload, Error>);
+
+/// What has come on a stream, and its number at the side that has opened it.
+type Coming = (Vec<Payload>, Option<u64>);
 
 /// Calls that a plan makes, answered by a policy that looks at nothing but the argument.
 struct Planned {
@@ -16,6 +23,7 @@ struct Planned {
     numbers: [BTreeMap<CallId, u64>; 2],
     stories: BTreeMap<(usize, u64), Story>,
     late: Vec<(usize, RequestId, Payload)>,
+    streams: [BTreeMap<StreamId, Coming>; 2],
 }
 
 impl Planned {
@@ -26,7 +34,44 @@ impl Planned {
         });
         let mut pair = Pair::new(&config, &config, 5);
         prepare(&mut pair);
-        Self { pair, numbers: Default::default(), stories: BTreeMap::new(), late: vec![] }
+        let (numbers, streams) = Default::default();
+        Self { pair, numbers, stories: BTreeMap::new(), late: vec![], streams }
+    }
+
+    fn open(&mut self, end: usize, number: u64) {
+        let now = self.pair.now;
+        let side = self.pair.side(end);
+        let stream = side.open_stream(now, "m", uint(number), StreamOptions::new()).unwrap();
+        for n in 0..number % 8 {
+            side.send_item(stream, if n == 5 { blob(6_000) } else { uint(n) }).unwrap();
+        }
+        side.end_stream(stream, Payload::null()).unwrap();
+        self.streams[end].insert(stream, (vec![], Some(number)));
+    }
+
+    /// Items come back as they are, and their number as the final value.
+    fn take(&mut self, end: usize, stream: StreamId) {
+        let (items, last) = take(self.pair.side(end), stream);
+        let (got, number) = self.streams[end].get_mut(&stream).expect("a stream that was not let go of");
+        got.extend(items.iter().cloned());
+        let side = self.pair.side(end);
+        if number.is_none() {
+            items.into_iter().for_each(|item| side.send_item(stream, item).unwrap());
+        }
+        let last = match last {
+            Last::Open => return,
+            Last::End(last) => last,
+            last => panic!("{last:?}"),
+        };
+        let (got, number) = self.streams[end].remove(&stream).unwrap();
+        match number {
+            Some(number) => {
+                let story = self.stories.insert((end, number), (got, Ok(last)));
+                assert_eq!(story, None, "a second end");
+            }
+            None => side.end_stream(stream, uint(got.len() as u64)).unwrap(),
+        }
+        side.release_stream(stream);
     }
 
     fn call(&mut self, end: usize, number: u64) {
@@ -56,6 +101,10 @@ impl Planned {
                     let story = self.stories.insert((end, self.numbers[end][&call]), (updates, result));
                     assert_eq!(story, None, "a second outcome");
                 }
+                Event::Stream(StreamEvent::Opened(opening)) => {
+                    self.streams[end].insert(opening.id, (vec![], None));
+                }
+                Event::Stream(StreamEvent::Readable(stream)) => self.take(end, stream),
                 Event::Closed(error) => panic!("{error}"),
                 _ => {}
             }
@@ -97,6 +146,7 @@ fn play(plan: &[u8], prepare: impl FnOnce(&mut Pair), steps: bool) -> Planned {
             0 => planned.settle(),
             1 if steps => drop(planned.pair.step()),
             1 => {}
+            2 | 3 if number % 3 == 2 => planned.open(usize::from(what % 2 == 0), number as u64),
             what => planned.call(usize::from(what % 2 == 0), number as u64),
         }
     }
@@ -123,7 +173,7 @@ proptest! {
         }
     }
 
-    // spec: §3.1, §10.2
+    // spec: §3.1, §10.2, §11.2
     #[test]
     fn outcomes_depend_neither_on_delays_nor_on_the_order_of_polls(
         plan in prop::collection::vec(any::<u8>(), 1..60),
