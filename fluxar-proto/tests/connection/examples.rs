@@ -5,9 +5,13 @@ use std::sync::LazyLock;
 
 use bytes::BytesMut;
 use fluxar_proto::message::{Id, Kind};
-use fluxar_proto::{Code, ConnectionError, Event, Incoming, Instant, Payload, Progress, TransmitBuf};
+use fluxar_proto::{
+    Code, ConnectionError, Event, Incoming, Instant, Payload, Progress, StreamOptions, TransmitBuf,
+};
 
-use crate::support::{Msg, Script, config, ids, is_close, one, options, requests};
+use crate::support::{
+    ENDED, Last, Msg, Script, Talk, config, ids, is_close, one, opened, options, requests, streaming, uint,
+};
 
 /// An example: the word after the fence, the one after its name, and the bytes.
 struct Example {
@@ -305,4 +309,94 @@ fn control_messages_go_as_shown() {
     script.connection.ping(script.now).unwrap();
     assert_alike(&one(script.read()), "ping");
     assert_eq!(message("ping-reply").reference, Some(message("ping").id));
+}
+
+/// A connection that has been sent the opening of the stream, and what it goes by there.
+fn streamed() -> Talk {
+    let mut script = streaming(&config(|_| ()), &[]);
+    script.send_body(&body("stream-open")).unwrap();
+    let opening = one(opened(&script.events()));
+    assert_eq!(
+        (&*opening.method, opening.payload.as_bytes()),
+        ("llm.complete", &message("stream-open").payload[..])
+    );
+    Talk::over(script, opening.id)
+}
+
+/// The payload of an example.
+fn payload(name: &str) -> Payload {
+    Payload::new(message(name).payload.into()).unwrap()
+}
+
+// spec: §11.1, §11.2, §11.3, §11.5, §11.6, §19.8
+#[test]
+fn a_stream_goes_as_shown_at_its_acceptor() {
+    let mut talk = streamed();
+    let stream = talk.stream;
+    talk.connection().send_item(stream, payload("stream-data")).unwrap();
+    assert_alike(&one(talk.messages()), "stream-data");
+    for item in payload("stream-items").as_item().array().unwrap() {
+        talk.connection().send_item_from(stream, item).unwrap();
+    }
+    talk.connection().end_stream(stream, payload("stream-end-value")).unwrap();
+    assert_alike(&one(talk.messages()), "stream-items");
+    talk.script.send_body(&body("stream-pause")).unwrap();
+    talk.script.send_body(&body("stream-credit")).unwrap();
+    assert_alike(&one(talk.messages()), "stream-end-value");
+    talk.script.send_body(&body("stream-go-on")).unwrap();
+    talk.script.send_body(&body("stream-end")).unwrap();
+    assert_eq!(talk.take(), (vec![], ENDED));
+    assert!(talk.messages().is_empty());
+    assert!(!talk.still_open());
+}
+
+// spec: §11.1, §11.2, §11.3, §11.5, §11.6, §19.8
+#[test]
+fn a_stream_goes_as_shown_at_its_opener() {
+    let mut script = streaming(&config(|_| ()), &[]);
+    let options = StreamOptions::new().with_window(100);
+    let argument = payload("stream-open");
+    let stream = script.connection.open_stream(script.now, "llm.complete", argument, options).unwrap();
+    assert_alike(&script.read()[0], "stream-open");
+    let mut talk = Talk::over(script, stream);
+    let theirs = |name: &str| Msg { reference: Some(stream.wire_id()), ..message(name) };
+    let ours = |talk: &mut Talk| Msg { reference: Some(message("stream-open").id), ..one(talk.messages()) };
+    let mut items = vec![payload("stream-data")];
+    items.extend(payload("stream-items").as_item().array().unwrap().map(Payload::from));
+    for name in ["stream-data", "stream-items"] {
+        talk.script.send(theirs(name)).unwrap();
+    }
+    assert_eq!(talk.take(), (items, Last::Open));
+    let credit = ours(&mut talk);
+    assert_eq!(
+        (credit.target, credit.payload),
+        (message("stream-credit").target, uint(114).into_bytes().to_vec())
+    );
+    talk.connection().pause_stream(stream);
+    assert_alike(&ours(&mut talk), "stream-pause");
+    talk.connection().resume_stream(stream);
+    assert_alike(&ours(&mut talk), "stream-go-on");
+    talk.connection().end_stream(stream, Payload::null()).unwrap();
+    assert_alike(&ours(&mut talk), "stream-end");
+    talk.script.send(theirs("stream-end-value")).unwrap();
+    assert_eq!(talk.take(), (vec![], Last::End(payload("stream-end-value"))));
+    assert!(!talk.still_open());
+}
+
+// spec: §11.3, §11.4, §19.8
+#[test]
+fn streams_are_given_up_as_shown() {
+    let mut talk = streamed();
+    talk.script.send_body(&body("stream-cancel")).unwrap();
+    assert_alike(&one(talk.messages()), "stream-end-cancelled");
+    let mut talk = streamed();
+    let (stream, now) = (talk.stream, talk.script.now);
+    let shown = message("stream-end-error");
+    talk.connection().refuse_stream(now, stream, shown.error.unwrap()).unwrap();
+    assert_alike(&one(talk.messages()), "stream-end-error");
+    for name in ["items-not-an-array", "credit-negative"] {
+        let mut talk = streamed();
+        assert_eq!(talk.script.send_body(&body(name)).unwrap_err().code(), Code::MALFORMED, "{name}");
+        assert!(is_close(&one(talk.messages()), Some(Code::MALFORMED)));
+    }
 }
