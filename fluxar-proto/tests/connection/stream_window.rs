@@ -53,6 +53,32 @@ fn half_a_window_taken_within_two_round_trips_doubles_it_up_to_a_bound() {
     }
 }
 
+// spec: §11.5, §8.3
+#[test]
+fn the_round_trip_is_measured_again_when_a_window_has_grown_and_the_shortest_counts() {
+    for mut talk in Talk::both(&config(|c| c.limits.stream_window = 1_000)) {
+        let take = |talk: &mut Talk, at_ms: u64, cost: usize| {
+            talk.script.now = at(at_ms);
+            talk.data(blob(cost - 39)).unwrap();
+            assert_eq!(talk.take().0.len(), 1);
+            let sent = talk.script.read();
+            let ping = sent.iter().find(|message| message.target.as_deref() == Some(verb::PING)).cloned();
+            let credit = sent.iter().find(|message| message.target.as_deref() == Some(verb::CREDIT));
+            (Payload::new(credit.unwrap().payload.clone().into()).unwrap(), ping)
+        };
+        let (_, ping) = take(&mut talk, 0, 500);
+        talk.script.now = at(10);
+        pong(&mut talk, &ping.unwrap());
+        let (credit, ping) = take(&mut talk, 15, 500);
+        assert_eq!(credit, uint(500 + 1_000));
+        talk.script.now = at(115);
+        pong(&mut talk, &ping.expect("a path that carries more may have become longer"));
+        let (credit, ping) = take(&mut talk, 200, 1_000);
+        assert_eq!((credit, ping), (uint(1_000), None));
+        assert_eq!(take(&mut talk, 230, 1_000).0, uint(1_000), "30 ms, and the shortest took 10");
+    }
+}
+
 /// What one stream carries from A to B.
 struct Flow {
     pair: Pair,
