@@ -10,5 +10,6 @@ pub mod process;
 pub mod random;
 pub mod signal;
 pub mod site;
+pub mod streaming;
 pub mod verbs;
 pub mod wire;
