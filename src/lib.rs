@@ -80,6 +80,51 @@
 //! other. [`Stream::split`] gives the halves to different tasks; they are `futures` streams and sinks. Dropping a stream
 //! before its end cancels it at the other side too. Memory is bounded by the window, at both ends.
 //!
+//! # Publish and subscribe
+//!
+//! [`Peer::subscribe`] runs a handler for what is published on topics that match a filter (`orders.created`, `orders.*`,
+//! `orders.>`); [`Peer::messages`] gives the same as a stream. [`Peer::publish`] publishes, at most once where nothing else
+//! is said:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use fluxar::{Message, Qos};
+//! # use fluxar::{Client, Server};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Order {
+//!     number: u32,
+//! }
+//!
+//! # let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! # let url = server.url();
+//! # tokio::spawn(server.run());
+//! # let client = Client::connect(url).build().await?;
+//! # let mut seen = client.messages("orders.created").await?;
+//! client
+//!     .subscribe("orders.created", |msg: Message| async move {
+//!         let order: Order = msg.payload()?;
+//!         println!("order {}", order.number);
+//!         msg.ack().await
+//!     })
+//!     .await?;
+//! client.publish("orders.created", &Order { number: 1 }).qos(Qos::ExactlyOnce).await?;
+//! # assert_eq!(seen.next().await.map(|msg| msg.payload::<Order>().map(|order| order.number)), Some(Ok(1)));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! What is published at a server or a client goes through its [`Hub`], to the subscriptions of all connected peers and of
+//! this side itself, with `publish`, `subscribe` and `messages` there. With [`Qos::AtLeastOnce`] and [`Qos::ExactlyOnce`]
+//! a publication is ready once the hub has taken responsibility, or says why not ([`PublishError`]); a handler's `Ok`
+//! accepts a message, `Err` has it come again. Subscriptions may form [groups](Subscribe::group), of which one member gets
+//! each message; [`Publish::retain`] keeps the last value of a topic for later subscribers. Slow subscribers are bounded,
+//! and [`Overflow`] says what happens to what is beyond that.
+//!
 //! # Both sides are peers
 //!
 //! A handler reaches its caller with [`Request::peer`], and a client registers handlers like a server does:

@@ -11,6 +11,7 @@ use crate::address::{Address, AddressError, Transport};
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
+use crate::hub::Hub;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
 use crate::request::Request;
@@ -56,6 +57,11 @@ impl<R: Runtime> Client<R> {
         T: IntoPayload + 'static,
     {
         self.router.handle_stream(self.runtime.clone(), method, handler);
+    }
+
+    /// Where what the server publishes goes, and what it subscribes to comes from.
+    pub fn hub(&self) -> &Hub {
+        self.peer.hub()
     }
 
     /// The connection without its owner: does not close when it is dropped.
@@ -131,7 +137,8 @@ impl<R: Runtime> ClientBuilder<R> {
         let link = dialled.map_err(|error| ConnectError::Io(address, error))?;
         let connection = Connection::initiate(self.settings.config.clone(), began, ids);
         let remote = link.remote();
-        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
+        let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
+        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, hub);
         let driver = Driver::new(
             &self.runtime,
             link,

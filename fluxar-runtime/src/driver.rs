@@ -208,7 +208,10 @@ impl<R: Runtime> Driver<R> {
     /// Wakes and starts what the turn brought, without the lock. Whether there was anything.
     fn do_chores(&mut self) -> bool {
         let chores = &self.chores;
-        let busy = !chores.wakers.is_empty() || !chores.requests.is_empty() || !chores.streams.is_empty();
+        let busy = !chores.wakers.is_empty()
+            || !chores.requests.is_empty()
+            || !chores.streams.is_empty()
+            || !chores.for_hub.is_empty();
         self.chores.wakers.drain(..).for_each(Waker::wake);
         for request in self.chores.requests.drain(..) {
             self.router.dispatch(self.shared.request(request));
@@ -216,6 +219,7 @@ impl<R: Runtime> Driver<R> {
         for opening in self.chores.streams.drain(..) {
             self.router.dispatch_stream(self.shared.stream_request(opening));
         }
+        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
         busy
     }
 
@@ -407,5 +411,6 @@ impl<R: Runtime> Drop for Driver<R> {
         state.unlink(&mut self.chores);
         drop(state);
         self.chores.wakers.drain(..).for_each(Waker::wake);
+        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
     }
 }

@@ -74,7 +74,7 @@ impl HandlerError {
         &self.error
     }
 
-    fn into_error(self, method: &str) -> Error {
+    pub(crate) fn into_error(self, method: &str) -> Error {
         if let Some(cause) = &self.cause {
             tracing::error!(method, error = %cause, "a handler failed");
         }
@@ -85,6 +85,34 @@ impl HandlerError {
 impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self::other(error)
+    }
+}
+
+/// What the caller is told.
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// What the caller is told.
+impl From<HandlerError> for Error {
+    fn from(error: HandlerError) -> Self {
+        error.error
+    }
+}
+
+/// So that `?` takes it where any error is taken.
+impl From<HandlerError> for Box<dyn StdError + Send + Sync> {
+    fn from(error: HandlerError) -> Self {
+        error.cause.unwrap_or_else(|| Box::new(error.error))
+    }
+}
+
+/// So that `?` takes it where any error is taken.
+impl From<HandlerError> for Box<dyn StdError> {
+    fn from(error: HandlerError) -> Self {
+        Box::<dyn StdError + Send + Sync>::from(error)
     }
 }
 
@@ -221,7 +249,7 @@ fn encode(result: Result<impl IntoPayload, HandlerError>, method: &str) -> Resul
     })
 }
 
-fn panicked(panic: Box<dyn Any + Send>, method: &str) -> Error {
+pub(crate) fn panicked(panic: Box<dyn Any + Send>, method: &str) -> Error {
     // What a handler panics with may panic in turn when it is dropped. That once more nobody catches: it leaks.
     if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);

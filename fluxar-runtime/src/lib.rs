@@ -16,10 +16,14 @@ mod driver;
 mod farewell;
 mod floats;
 mod handler;
+mod hub;
 mod line;
+mod message;
+mod messages;
 mod nulls;
 mod payload;
 mod peer;
+mod publish;
 mod queue;
 mod random;
 mod request;
@@ -27,8 +31,11 @@ mod runtime;
 mod server;
 mod settings;
 mod shared;
+mod standing;
 mod stream;
 mod stream_request;
+mod subscribe;
+mod tasks;
 mod turn;
 
 pub use address::{Address, AddressError, Transport};
@@ -36,13 +43,19 @@ pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
-    Code, Config, ConnectionError, Error, Items, Limits, Origin, Payload, PeerInfo, Stats,
+    Code, Config, ConnectionError, Error, Items, Limits, Origin, Overflow, Payload, PeerInfo, Qos,
+    QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
+pub use hub::{Hub, HubBuilder, HubStats, Undelivered};
+pub use message::Message;
+pub use messages::{Messages, Subscription};
 pub use payload::{Encoded, FromPayload, IntoPayload, Raw};
 pub use peer::Peer;
+pub use publish::{Fate, Publish, PublishError, Publishing};
 pub use request::Request;
 pub use runtime::{Link, Listener, Runtime, Timer};
 pub use server::{BindError, Server, ServerBuilder, ServerHandle};
 pub use stream::{OpenStream, Opening, Stream, StreamReceiver, StreamSender};
 pub use stream_request::StreamRequest;
+pub use subscribe::{Subscribe, SubscribeMessages};

@@ -9,9 +9,14 @@ use std::time::Duration;
 use fluxar_proto::{Code, ConnectionError, Error, PeerInfo, Stats};
 
 use crate::call::Call;
+use crate::handler::HandlerError;
+use crate::hub::Hub;
+use crate::message::Message;
 use crate::payload::{FromPayload, IntoPayload};
+use crate::publish::{Publish, To};
 use crate::shared::Shared;
 use crate::stream::OpenStream;
+use crate::subscribe::{Subscribe, SubscribeMessages};
 
 /// The other side of a connection: who dialled whom makes no difference. Cheap to clone; all clones mean the same
 /// connection, and keep nothing open. Two are equal where they mean the same connection.
@@ -50,6 +55,42 @@ impl Peer {
         payload: &(impl IntoPayload + ?Sized),
     ) -> OpenStream<'a, T> {
         OpenStream::new(&self.shared, method, payload.to_payload())
+    }
+
+    /// Publishes a message to the peer, which handles it, or passes it on to those who have subscribed there.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent, or, with acknowledgement, not accepted.
+    pub fn publish<'a>(&'a self, topic: &'a str, payload: &(impl IntoPayload + ?Sized)) -> Publish<'a> {
+        Publish::new(To::Peer(&self.shared), topic, payload.to_payload())
+    }
+
+    /// Subscribes to what is published at the peer on topics that match `filter` (`orders.created`, `orders.*`,
+    /// `orders.>`), with a handler.
+    ///
+    /// # Errors
+    ///
+    /// Where the filter or the group is bad, the peer refuses, or the connection is closed.
+    pub fn subscribe<'a, F, Fut>(&'a self, filter: &'a str, handler: F) -> Subscribe<'a, F>
+    where
+        F: Fn(Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        Subscribe::new(To::Peer(&self.shared), filter, handler, self.shared.hub().tasks().clone())
+    }
+
+    /// The same as a stream of messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub fn messages<'a>(&'a self, filter: &'a str) -> SubscribeMessages<'a> {
+        SubscribeMessages::new(To::Peer(&self.shared), filter)
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        self.shared.hub()
     }
 
     /// Measures a round trip to the peer's protocol machinery and back (§8.3). Where the peer leaves this ping out and

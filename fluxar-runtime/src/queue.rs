@@ -14,6 +14,7 @@ pub(crate) enum Purpose {
     Call,
     Stream,
     Update,
+    Publish,
 }
 
 /// Those who were turned away with `Blocked`, and those who came after them.
@@ -34,6 +35,7 @@ pub(crate) struct Queue {
     calls: Slots,
     streams: Slots,
     updates: Line,
+    publications: Line,
 }
 
 /// Those who wait for one of the slots that the peer has.
@@ -108,8 +110,8 @@ impl Queue {
         match (purpose, ticket) {
             (Purpose::Call, ticket) => self.calls.has_others_first(ticket, room),
             (Purpose::Stream, ticket) => self.streams.has_others_first(ticket, room),
-            (Purpose::Update, Some(ticket)) => self.updates.holds(ticket),
-            (Purpose::Update, None) => !self.updates.is_empty(),
+            (Purpose::Update, ticket) => is_behind(&self.updates, ticket),
+            (Purpose::Publish, ticket) => is_behind(&self.publications, ticket),
         }
     }
 
@@ -127,6 +129,7 @@ impl Queue {
             Purpose::Call => self.calls.wait(ticket, until, cx),
             Purpose::Stream => self.streams.wait(ticket, until, cx),
             Purpose::Update => self.updates.wait(ticket, cx),
+            Purpose::Publish => self.publications.wait(ticket, cx),
         }
     }
 
@@ -142,14 +145,8 @@ impl Queue {
         match purpose {
             Purpose::Call => self.calls.leave(ticket, until),
             Purpose::Stream => self.streams.leave(ticket, until),
-            Purpose::Update => {
-                let left = self.updates.leave(ticket);
-                // How many updates fit nobody knows: each that has been called up calls the next one up.
-                if left.is_none() {
-                    self.updates.call_up(1, wakers);
-                }
-                left
-            }
+            Purpose::Update => leave(&mut self.updates, ticket, wakers),
+            Purpose::Publish => leave(&mut self.publications, ticket, wakers),
         }
     }
 
@@ -168,11 +165,17 @@ impl Queue {
         self.updates.call_up(1, wakers);
     }
 
+    /// There is room for a publication.
+    pub(crate) fn serve_publications(&mut self, wakers: &mut Vec<Waker>) {
+        self.publications.call_up(1, wakers);
+    }
+
     /// Nobody needs to wait any more: the connection has ended.
     pub(crate) fn dissolve(&mut self, wakers: &mut Vec<Waker>) {
         self.calls.dissolve(wakers);
         self.streams.dissolve(wakers);
         self.updates.call_all(wakers);
+        self.publications.call_all(wakers);
     }
 
     /// When [`expire`](Self::expire) wants to be called next.
@@ -186,4 +189,17 @@ impl Queue {
         self.calls.expire(now, wakers);
         self.streams.expire(now, wakers);
     }
+}
+
+fn is_behind(line: &Line, ticket: Option<u64>) -> bool {
+    ticket.map_or(!line.is_empty(), |ticket| line.holds(ticket))
+}
+
+/// How many of them fit nobody knows: each that has been called up calls the next one up.
+fn leave(line: &mut Line, ticket: u64, wakers: &mut Vec<Waker>) -> Option<Waker> {
+    let left = line.leave(ticket);
+    if left.is_none() {
+        line.call_up(1, wakers);
+    }
+    left
 }

@@ -15,13 +15,17 @@ use crate::clock::Clock;
 use crate::connections::{Connections, Handshake, Listening};
 use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
+use crate::hub::Hub;
+use crate::message::Message;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
+use crate::publish::Publish;
 use crate::request::Request;
 use crate::runtime::{Link, Listener, Runtime, Timer};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
 use crate::stream_request::StreamRequest;
+use crate::subscribe::{Subscribe, SubscribeMessages};
 
 /// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -81,6 +85,30 @@ impl<R: Runtime> Server<R> {
         self.router.handle_stream(self.runtime.clone(), method, handler);
     }
 
+    /// Where what the peers publish goes, and what they subscribe to comes from: also for this side itself.
+    pub fn hub(&self) -> &Hub {
+        &self.handle.hub
+    }
+
+    /// As [`Hub::publish`]: to all who have subscribed at this server.
+    pub fn publish<'a>(&'a self, topic: &'a str, payload: &(impl IntoPayload + ?Sized)) -> Publish<'a> {
+        self.handle.hub.publish(topic, payload)
+    }
+
+    /// As [`Hub::subscribe`]: to what is published to this server.
+    pub fn subscribe<'a, F, Fut>(&'a self, filter: &'a str, handler: F) -> Subscribe<'a, F>
+    where
+        F: Fn(Message) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.handle.hub.subscribe(filter, handler)
+    }
+
+    /// As [`Hub::messages`]: what is published to this server.
+    pub fn messages<'a>(&'a self, filter: &'a str) -> SubscribeMessages<'a> {
+        self.handle.hub.messages(filter)
+    }
+
     /// Where the server listens: with the port that the system chose where 0 was asked for.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
@@ -117,6 +145,7 @@ impl<R: Runtime> Server<R> {
                 router: router.clone(),
                 on_connect: on_connect.clone(),
                 connections: handle.connections.clone(),
+                hub: handle.hub.clone(),
             };
             runtime.spawn(accept.run(listener));
         }
@@ -216,9 +245,11 @@ impl<R: Runtime> ServerBuilder<R> {
         }
         let addresses = listeners.iter().map(Listener::local_address).collect::<io::Result<_>>();
         let addresses = addresses.map_err(|error| BindError::Io("a listening socket".into(), error))?;
+        let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
+        let connections = Connections::new(listeners.len(), self.max_handshakes);
         Ok(Server {
             runtime: self.runtime,
-            handle: ServerHandle { connections: Connections::new(listeners.len(), self.max_handshakes) },
+            handle: ServerHandle { connections, hub },
             listeners,
             addresses,
             settings: self.settings,
@@ -276,12 +307,18 @@ impl From<AddressError> for BindError {
 #[derive(Clone)]
 pub struct ServerHandle {
     connections: Arc<Connections>,
+    hub: Hub,
 }
 
 impl ServerHandle {
     /// The peers that are connected now.
     pub fn peers(&self) -> Vec<Peer> {
         self.connections.open().into_iter().map(Peer::new).collect()
+    }
+
+    /// Where what the peers publish goes, and what they subscribe to comes from.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Stops listening and closes every connection; [`Server::run`] then returns.
@@ -303,6 +340,7 @@ struct Accept<R: Runtime> {
     router: Router,
     on_connect: Option<OnConnect>,
     connections: Arc<Connections>,
+    hub: Hub,
 }
 
 impl<R: Runtime> Accept<R> {
@@ -344,7 +382,7 @@ impl<R: Runtime> Accept<R> {
             None => return,
         };
         let connection = offered.accept(clock.now());
-        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout);
+        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, self.hub.clone());
         let Some(_registered) = handshake.done(&shared) else { return };
         if let Some(hook) = self.on_connect.clone() {
             let peer = Peer::new(shared.clone());

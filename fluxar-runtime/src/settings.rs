@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use fluxar_proto::Config;
 
+use crate::hub::Hub;
+
 /// The settings of a client's or a server's connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Arc<Config>,
     pub(crate) call_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
+    pub(crate) hub: Option<Hub>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let write_timeout = Duration::from_secs(30);
-        Self { config: Arc::default(), call_timeout: None, write_timeout }
+        Self { config: Arc::default(), call_timeout: None, write_timeout, hub: None }
     }
 }
 
@@ -56,6 +59,12 @@ macro_rules! setters {
         /// Default 30 s.
         pub fn write_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.write_timeout = timeout;
+            self
+        }
+
+        /// Publishes and subscribes by way of `hub`, which others may share. Default: a hub of its own.
+        pub fn hub(mut self, hub: crate::Hub) -> Self {
+            self.settings.hub = Some(hub);
             self
         }
 

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fluxar_proto::{
-    CallError, CallId, CallOptions, Connection, Error, Instant, Payload, StreamError, StreamId,
-    StreamOptions, UpdateError,
+    CallError, CallId, CallOptions, Connection, Error, Instant, Payload, PublicationId, PublishError,
+    PublishOptions, StreamError, StreamId, StreamOptions, UpdateError,
 };
 
 use crate::queue::Purpose;
@@ -126,6 +126,24 @@ impl Turn {
         })
     }
 
+    /// Publishes what is `prepared`, or waits until there is room for it.
+    pub(crate) fn poll_publish(
+        &mut self,
+        cx: &mut Context<'_>,
+        topic: &str,
+        prepared: &mut Option<(Payload, PublishOptions)>,
+    ) -> Poll<Result<Option<PublicationId>, PublishError>> {
+        let now = self.shared.clock().now();
+        self.attempt(cx, |cx, state, behind| {
+            let ready = if behind { Err(PublishError::Blocked) } else { state.connection.ready_to_publish() };
+            if ready == Err(PublishError::Blocked) {
+                return Poll::Pending;
+            }
+            let Some((payload, options)) = prepared.take() else { return Poll::Pending };
+            Poll::Ready(ready.and_then(|()| state.publish(now, topic, payload, options, cx)))
+        })
+    }
+
     /// Makes the attempt, which is told whether others come before it, and waits in line where it comes to nothing: at
     /// the end, or at the place that this one was called up from.
     fn attempt<T, E>(
@@ -137,7 +155,7 @@ impl Turn {
         let mut state = self.shared.lock();
         let room = match self.purpose {
             Purpose::Stream => state.connection.stream_room(),
-            Purpose::Call | Purpose::Update => state.connection.call_room(),
+            Purpose::Call | Purpose::Update | Purpose::Publish => state.connection.call_room(),
         };
         let behind = state.queue.has_others_first(self.purpose, self.ticket, room);
         let result = attempt(cx, &mut state, behind);

@@ -1,10 +1,12 @@
 //! What handles and driver of one connection share.
 
 mod calls;
+mod pubsub;
 mod streams;
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,8 +15,11 @@ use fluxar_proto::message::Id;
 use fluxar_proto::{Connection, ConnectionError, Error, Event, Instant, PeerInfo, Stats, StreamOpening};
 
 use self::calls::{Running, Waiter};
+pub(crate) use self::pubsub::ForHub;
+use self::pubsub::PubSubState;
 use self::streams::Streaming;
 use crate::clock::Clock;
+use crate::hub::Hub;
 use crate::line::Line;
 use crate::queue::Queue;
 
@@ -23,9 +28,14 @@ use crate::queue::Queue;
 /// Nobody holds the lock over a system call, a wake-up or a handler.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// Unlike that of every other connection.
+    number: u64,
     clock: Clock,
     remote: String,
     call_timeout: Option<Duration>,
+    hub: Hub,
+    /// Bytes of publications of the peer that wait for room in the queues of subscribers.
+    stalled: Arc<AtomicUsize>,
 }
 
 /// What is behind the lock.
@@ -36,6 +46,7 @@ pub(crate) struct State {
     calls: Table<Waiter>,
     requests: Table<Running>,
     streams: Table<Streaming>,
+    pubsub: PubSubState,
     pings: Vec<(Id, Option<Waker>, Option<Duration>)>,
     /// Those turned away with `Blocked`.
     pub(crate) queue: Queue,
@@ -97,6 +108,7 @@ pub(crate) struct Chores {
     pub(crate) wakers: Vec<Waker>,
     pub(crate) requests: Vec<fluxar_proto::Request>,
     pub(crate) streams: Vec<StreamOpening>,
+    pub(crate) for_hub: Vec<ForHub>,
 }
 
 impl Shared {
@@ -105,20 +117,25 @@ impl Shared {
         clock: Clock,
         remote: String,
         call_timeout: Option<Duration>,
+        hub: Hub,
     ) -> Arc<Self> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let stalled = Arc::<AtomicUsize>::default();
         let state = State {
             connection,
             driver: None,
             calls: Table::default(),
             requests: Table::default(),
             streams: Table::default(),
+            pubsub: PubSubState::new(stalled.clone()),
             pings: Vec::new(),
             queue: Queue::default(),
             watchers: Line::default(),
             unlinked: false,
             discarded: Vec::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), clock, remote, call_timeout })
+        Arc::new(Self { state: Mutex::new(state), number, clock, remote, call_timeout, hub, stalled })
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
@@ -139,6 +156,20 @@ impl Shared {
 
     pub(crate) fn remote(&self) -> &str {
         &self.remote
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of publications of the peer that wait for room in the queues of subscribers.
+    pub(crate) fn stalled(&self) -> &AtomicUsize {
+        &self.stalled
+    }
+
+    /// Where what the peer publishes goes, and what it subscribes to comes from.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Does something with the connection that the driver has to follow up.
@@ -289,6 +320,7 @@ impl State {
             match event {
                 Event::Call(event) => self.handle_call_event(event, chores),
                 Event::Stream(event) => self.handle_stream_event(event, chores),
+                Event::PubSub(event) => self.handle_pubsub_event(event, chores),
                 Event::Pong { ping, rtt } => {
                     // A peer answers in order, and may leave some out (§8.3): those before get no answer of their own.
                     for (_, waker, answer) in self.pings.iter_mut().filter(|(id, ..)| *id <= ping) {
@@ -303,9 +335,11 @@ impl State {
                     self.queue.dissolve(&mut chores.wakers);
                     self.withdraw_streams(&mut chores.wakers);
                     chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
+                    chores.for_hub.push(ForHub::Closed);
                 }
             }
         }
+        self.take_publications(chores);
     }
 }
 
