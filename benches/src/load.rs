@@ -1,34 +1,83 @@
 //! What a client does to a server, and what came of it.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::{Error, stats::percentile};
 
+/// What a client and a server do with one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// So many calls are always on their way.
+    Calls(usize),
+    /// The server sends items, as many as it can.
+    Download,
+    /// The client sends items, as many as it can.
+    Upload,
+    /// One small call at a time, while the server sends items on the same connection, as many as it can.
+    CallsBesideDownload,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Calls(in_flight) => write!(f, "calls:{in_flight}"),
+            Self::Download => f.write_str("download"),
+            Self::Upload => f.write_str("upload"),
+            Self::CallsBesideDownload => f.write_str("calls-beside-download"),
+        }
+    }
+}
+
+impl FromStr for Work {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once(':') {
+            Some(("calls", in_flight)) => Ok(Self::Calls(in_flight.parse()?)),
+            _ => [Self::Download, Self::Upload, Self::CallsBesideDownload]
+                .into_iter()
+                .find(|work| work.to_string() == text)
+                .ok_or_else(|| format!("there is no work {text}").into()),
+        }
+    }
+}
+
 /// What is asked of a contender.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Load {
-    /// How many calls are always on their way.
-    pub(crate) in_flight: usize,
-    /// How many bytes a call carries there and back.
+    pub(crate) work: Work,
+    /// How many bytes a call carries there and back, or an item.
     pub(crate) payload: usize,
-    /// How long calls run before anything counts.
+    /// How long the work goes on before anything counts.
     pub(crate) warm_up: Duration,
-    /// How long calls are counted; longer where none has been answered by then.
+    /// How long it counts; longer where nothing has been done by then.
     pub(crate) measure: Duration,
 }
 
 /// What one contender did under one load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measured {
-    /// Answered calls per second.
+    /// Answered calls per second; or items per second, where there are any.
     pub(crate) per_second: f64,
-    /// Round trips in nanoseconds; zero where more than one call was in flight.
+    /// Round trips of calls in nanoseconds; zero where there are none, or more than one was in flight.
     pub(crate) p50: u64,
     /// As `p50`.
     pub(crate) p99: u64,
 }
+
+impl Measured {
+    /// A rate, without round trips.
+    pub(crate) fn rate(per_second: f64) -> Self {
+        Self { per_second, p50: 0, p99: 0 }
+    }
+}
+
+/// What a small call beside a stream carries, in bytes.
+pub(crate) const SMALL_CALL: usize = 64;
 
 /// A connection that calls can be made on, many at a time.
 pub(crate) trait Caller: Clone + Send + Sync + 'static {
@@ -41,19 +90,19 @@ pub(crate) fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|at| at as u8).collect()
 }
 
-/// What everyone checks an answer with: cheap, and yet an answer of the wrong length is noticed.
+/// What everyone checks what came with: cheap, and yet one of the wrong length is noticed.
 pub(crate) fn check(sent: &[u8], received: &[u8]) -> Result<(), Error> {
     let same = sent.len() == received.len() && sent.last() == received.last();
-    if same { Ok(()) } else { Err("the answer is not what was sent".into()) }
+    if same { Ok(()) } else { Err("what came is not what was sent".into()) }
 }
 
-/// Puts the load on a contender that makes calls: one task for each call in flight.
-pub(crate) async fn drive<C: Caller>(caller: C, load: Load) -> Result<Measured, Error> {
-    if load.in_flight == 1 {
+/// Puts calls on a contender: one task for each of those in flight.
+pub(crate) async fn drive<C: Caller>(caller: C, in_flight: usize, load: Load) -> Result<Measured, Error> {
+    if in_flight == 1 {
         let payload = payload(load.payload);
         return one_at_a_time(load, async || caller.call(&payload).await).await;
     }
-    many_at_a_time(caller, load).await
+    many_at_a_time(caller, in_flight, load).await
 }
 
 /// Calls one after another, and times each of them.
@@ -61,14 +110,26 @@ pub(crate) async fn one_at_a_time(
     load: Load,
     mut call: impl AsyncFnMut() -> Result<(), Error>,
 ) -> Result<Measured, Error> {
+    warm_up(load.warm_up, &mut call).await?;
+    time_each(load.measure, &mut call).await
+}
+
+async fn warm_up(time: Duration, call: &mut impl AsyncFnMut() -> Result<(), Error>) -> Result<(), Error> {
     let began = Instant::now();
-    while began.elapsed() < load.warm_up {
+    while began.elapsed() < time {
         call().await?;
     }
+    Ok(())
+}
+
+async fn time_each(
+    time: Duration,
+    call: &mut impl AsyncFnMut() -> Result<(), Error>,
+) -> Result<Measured, Error> {
     let mut round_trips = Vec::with_capacity(1 << 20);
     let began = Instant::now();
     let mut last = began;
-    while last - began < load.measure {
+    while round_trips.is_empty() || last - began < time {
         call().await?;
         let now = Instant::now();
         round_trips.push((now - last).as_nanos() as u64);
@@ -79,10 +140,10 @@ pub(crate) async fn one_at_a_time(
     Ok(Measured { per_second, p50: percentile(&round_trips, 50.0), p99: percentile(&round_trips, 99.0) })
 }
 
-async fn many_at_a_time<C: Caller>(caller: C, load: Load) -> Result<Measured, Error> {
+async fn many_at_a_time<C: Caller>(caller: C, in_flight: usize, load: Load) -> Result<Measured, Error> {
     let answered = Arc::new(AtomicU64::new(0));
     let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..load.in_flight {
+    for _ in 0..in_flight {
         let (caller, answered, payload) = (caller.clone(), answered.clone(), payload(load.payload));
         callers.spawn(async move {
             loop {
@@ -103,7 +164,124 @@ async fn many_at_a_time<C: Caller>(caller: C, load: Load) -> Result<Measured, Er
         (answered.load(Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
     };
     tokio::select! {
-        per_second = counted => Ok(Measured { per_second, p50: 0, p99: 0 }),
+        per_second = counted => Ok(Measured::rate(per_second)),
         Some(ended) = callers.join_next() => Err(ended.unwrap_or_else(Into::into)),
+    }
+}
+
+/// Small calls one after another, timed, while `stream` goes on in a task of its own and counts its items. The figures
+/// are the calls' round trips, and the rate of the items beside them.
+pub(crate) async fn beside<C: Caller>(
+    caller: C,
+    load: Load,
+    stream: impl AsyncFnOnce(Arc<AtomicU64>) -> Result<tokio::task::JoinHandle<Error>, Error>,
+) -> Result<Measured, Error> {
+    let items = Arc::new(AtomicU64::new(0));
+    let task = stream(items.clone()).await?;
+    let payload = payload(SMALL_CALL);
+    let mut call = async || caller.call(&payload).await;
+    let counted = async {
+        warm_up(load.warm_up, &mut call).await?;
+        let (began, before) = (Instant::now(), items.load(Relaxed));
+        let measured = time_each(load.measure, &mut call).await?;
+        while items.load(Relaxed) == before {
+            tokio::task::yield_now().await; // a rate needs one item at the least
+        }
+        let per_second = (items.load(Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        Ok(Measured { per_second, ..measured })
+    };
+    tokio::select! {
+        measured = counted => measured,
+        ended = task => Err(ended.unwrap_or_else(Into::into)),
+    }
+}
+
+/// Counts items, and says at what rate they came once enough time has passed. It looks at the clock only now and then:
+/// that would cost as much as an item does.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    warm_up: Duration,
+    measure: Duration,
+    items: u64,
+    /// With how many items the clock is looked at next.
+    next: u64,
+    /// How many items go by between two looks.
+    stride: u64,
+    began: Instant,
+    /// How many items had come when the warm-up was over.
+    before: Option<u64>,
+}
+
+impl Meter {
+    pub(crate) fn new(load: &Load) -> Self {
+        // As often for every size of items: some ten microseconds apart.
+        let stride = (32 << 10) / load.payload.max(64) as u64;
+        Self {
+            warm_up: load.warm_up,
+            measure: load.measure,
+            items: 0,
+            next: 0,
+            stride,
+            began: Instant::now(),
+            before: None,
+        }
+    }
+
+    /// How many items have been counted, with those of the warm-up.
+    pub(crate) fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// So many more items. Their rate per second, once it is known.
+    pub(crate) fn count(&mut self, items: u64) -> Option<f64> {
+        self.items += items;
+        if self.items < self.next {
+            return None;
+        }
+        self.next = self.items + self.stride;
+        let now = Instant::now();
+        let Some(before) = self.before else {
+            if now - self.began >= self.warm_up {
+                (self.began, self.before) = (now, Some(self.items));
+            }
+            return None;
+        };
+        let (items, time) = (self.items - before, now - self.began);
+        (time >= self.measure && items > 0).then(|| items as f64 / time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_written_and_read() {
+        for work in [Work::Calls(128), Work::Download, Work::Upload, Work::CallsBesideDownload] {
+            assert_eq!(work.to_string().parse::<Work>().unwrap(), work);
+        }
+        assert!("calls".parse::<Work>().is_err());
+        assert!("calls:x".parse::<Work>().is_err());
+    }
+
+    #[test]
+    fn a_meter_leaves_the_warm_up_out() {
+        let load = Load {
+            work: Work::Download,
+            payload: 32 << 10,
+            warm_up: Duration::from_millis(5),
+            measure: Duration::from_millis(5),
+        };
+        let mut meter = Meter::new(&load);
+        assert_eq!(meter.count(1_000_000_000), None, "all this is warm-up");
+        let began = Instant::now();
+        let rate = loop {
+            if let Some(rate) = meter.count(1) {
+                break rate;
+            }
+        };
+        let most = meter.items() - 1_000_000_000;
+        assert!(began.elapsed() >= load.measure);
+        assert!(rate > 0.0 && rate <= most as f64 / load.measure.as_secs_f64(), "{rate} {most}");
     }
 }

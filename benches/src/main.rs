@@ -7,12 +7,15 @@
 
 mod codec;
 mod contender;
+mod fairness;
 mod load;
 mod machine;
 mod options;
 mod process;
+mod rounds;
 mod rpc;
 mod stats;
+mod streams;
 mod table;
 
 use std::process::ExitCode;
@@ -50,13 +53,18 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         println!("{}", codec::describe(options.rounds));
         println!("{}", codec::run(options.rounds));
     }
-    let parts =
-        [Part::Latency, Part::Throughput].into_iter().filter(|&part| options.wants(part)).collect::<Vec<_>>();
+    let between_processes = [Part::Latency, Part::Throughput, Part::Streams, Part::Fairness];
+    let parts = between_processes.into_iter().filter(|&part| options.wants(part)).collect::<Vec<_>>();
     if !parts.is_empty() {
-        println!("{}", rpc::describe(&options)?);
+        println!("{}", rounds::describe(&options)?);
     }
     for part in parts {
-        println!("{}", rpc::run(part, &options)?);
+        let shown = match part {
+            Part::Streams => streams::run(&options)?,
+            Part::Fairness => fairness::run(&options)?,
+            _ => rpc::run(part, &options)?,
+        };
+        println!("{shown}");
     }
     Ok(())
 }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use crate::{Error, contender::Contender};
+use crate::Error;
+use crate::contender::Contender;
+use crate::load::{Load, Work};
 
 pub(crate) const HELP: &str = "\
 Measures FLUXAR and its neighbours side by side and prints Markdown tables.
 
 Usage: cargo run --release -p fluxar-bench -- [OPTIONS]
 
-  --only PARTS         codec, latency, throughput; separated by commas (default: all)
-  --contenders NAMES   who takes part in latency and throughput, separated by commas (default: all);
+  --only PARTS         codec, latency, throughput, streams, fairness; separated by commas (default: all)
+  --contenders NAMES   who takes part in all but codec, separated by commas (default: all);
                        `raw`, which everyone is compared to, always does
   --rounds N           rounds in which the contenders take turns (default: 5)
   --seconds S          how long each of them is measured per round (default: 1)
@@ -26,6 +28,24 @@ pub(crate) enum Part {
     Latency,
     /// Many calls at a time.
     Throughput,
+    /// Items in one direction.
+    Streams,
+    /// One call at a time beside a stream.
+    Fairness,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Codec, Self::Latency, Self::Throughput, Self::Streams, Self::Fairness];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Codec => "codec",
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+            Self::Streams => "streams",
+            Self::Fairness => "fairness",
+        }
+    }
 }
 
 /// What the user asked for.
@@ -41,7 +61,7 @@ impl Options {
     /// None: the user wants the help text.
     pub(crate) fn parse(arguments: &[String]) -> Result<Option<Self>, Error> {
         let mut options = Self {
-            only: vec![Part::Codec, Part::Latency, Part::Throughput],
+            only: Part::ALL.to_vec(),
             contenders: Contender::ALL.to_vec(),
             rounds: 5,
             measure: Duration::from_secs(1),
@@ -72,15 +92,16 @@ impl Options {
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.only.contains(&part)
     }
+
+    /// What a contender is asked to do with payloads of so many bytes, for as long as the user wants.
+    pub(crate) fn load(&self, work: Work, payload: usize) -> Load {
+        Load { work, payload, warm_up: self.measure.mul_f64(0.3), measure: self.measure }
+    }
 }
 
 fn part(name: &str) -> Result<Part, Error> {
-    match name {
-        "codec" => Ok(Part::Codec),
-        "latency" => Ok(Part::Latency),
-        "throughput" => Ok(Part::Throughput),
-        _ => Err(format!("--only: there is no part {name}").into()),
-    }
+    let found = Part::ALL.into_iter().find(|part| part.name() == name);
+    found.ok_or_else(|| format!("--only: there is no part {name}").into())
 }
 
 fn contenders(names: &str) -> Result<Vec<Contender>, Error> {
@@ -105,8 +126,8 @@ mod tests {
     #[test]
     fn takes_what_it_offers() {
         let options =
-            parse("--only codec,latency --contenders tonic --rounds 3 --seconds 0.5").unwrap().unwrap();
-        assert_eq!(options.only, [Part::Codec, Part::Latency]);
+            parse("--only codec,streams --contenders tonic --rounds 3 --seconds 0.5").unwrap().unwrap();
+        assert_eq!(options.only, [Part::Codec, Part::Streams]);
         assert_eq!(options.contenders, [Contender::Raw, Contender::Tonic]);
         assert_eq!((options.rounds, options.measure), (3, Duration::from_millis(500)));
         assert!(parse("--rounds 3 --help").unwrap().is_none());

@@ -21,14 +21,14 @@ pub(crate) fn measure(contender: Contender, load: &Load, cores: Cores) -> Result
     let mut server = Running::start(&["serve", contender.name(), &cores.server.to_string()])?;
     let address = server.line()?;
     let load = [
-        load.in_flight.to_string(),
+        load.work.to_string(),
         load.payload.to_string(),
         load.warm_up.as_nanos().to_string(),
         load.measure.as_nanos().to_string(),
     ];
-    let [in_flight, payload, warm_up, measure] = &load;
+    let [work, payload, warm_up, measure] = &load;
     let core = cores.client.to_string();
-    let client = ["measure", contender.name(), &core, &address, in_flight, payload, warm_up, measure];
+    let client = ["measure", contender.name(), &core, &address, work, payload, warm_up, measure];
     let answer = Running::start(&client)?.line()?;
     let mut figures = answer.split(' ');
     let mut next = || figures.next().ok_or_else(|| Error::from(format!("a client answered: {answer}")));
@@ -69,7 +69,7 @@ impl Drop for Running {
     }
 }
 
-/// What a child does: `serve NAME CORE`, or `measure NAME CORE ADDRESS IN_FLIGHT PAYLOAD WARM_UP MEASURE`.
+/// What a child does: `serve NAME CORE`, or `measure NAME CORE ADDRESS WORK PAYLOAD WARM_UP MEASURE`.
 pub(crate) fn child(orders: &[String]) -> Result<(), Error> {
     let [role, name, core, rest @ ..] = orders else {
         return Err("a child without orders".into());
@@ -84,10 +84,10 @@ pub(crate) fn child(orders: &[String]) -> Result<(), Error> {
             answer(&listener.local_addr()?.to_string())?;
             runtime.block_on(contender.serve(listener))
         }
-        ("measure", [address, in_flight, payload, warm_up, measure]) => {
+        ("measure", [address, work, payload, warm_up, measure]) => {
             let nanos = |text: &str| text.parse().map(Duration::from_nanos);
             let load = Load {
-                in_flight: in_flight.parse()?,
+                work: work.parse()?,
                 payload: payload.parse()?,
                 warm_up: nanos(warm_up)?,
                 measure: nanos(measure)?,

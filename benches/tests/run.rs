@@ -8,14 +8,20 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn prints_a_row_for_every_contender_and_load() {
-    let output = run(&["--only", "latency,throughput", "--rounds", "2", "--seconds", "0.05"]);
+    let parts = "latency,throughput,streams,fairness";
+    let output = run(&["--only", parts, "--rounds", "2", "--seconds", "0.05"]);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for heading in ["Latency: one call in flight, 64 ", "Throughput: 128 calls in flight, 1024 "] {
+    for heading in [
+        "Latency: one call in flight, 64 ",
+        "Throughput: 128 calls in flight, 1024 ",
+        "Streams: items of 16384 ",
+        "Fairness: one call of 64 ",
+    ] {
         assert!(shown.contains(heading), "{heading}: {shown}");
     }
-    for contender in ["raw", "fluxar", "tonic"] {
-        assert_eq!(shown.matches(&format!("\n| {contender} ")).count(), 4, "{contender}: {shown}");
+    for (contender, tables) in [("raw", 6), ("fluxar", 7), ("tonic", 7)] {
+        assert_eq!(shown.matches(&format!("\n| {contender} ")).count(), tables, "{contender}: {shown}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is measured. Each contender echoes bytes over loopback TCP, server and client on a current-thread Tokio runtime
+//! Who is measured. Each contender moves bytes over loopback TCP, server and client on a current-thread Tokio runtime
 //! of their own, with TCP_NODELAY.
 //!
 //! A new one needs a module with `serve` and `measure`, and its name here.
@@ -39,10 +39,11 @@ impl Contender {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Raw => {
-                "a Tokio echo of frames with a 4-byte length; whatever has arrived is answered with one write"
+                "a Tokio echo of frames with a 4-byte length; whatever has arrived is answered with one write. Streams \
+                 are such frames one behind the other, written 64 KiB at a time"
             }
-            Self::Fluxar => "a call whose payload is a byte string, through `Server`, `Client` and serde",
-            Self::Tonic => "a unary gRPC call of a message with one `bytes` field",
+            Self::Fluxar => "calls and streams of byte strings, through `Server`, `Client` and serde",
+            Self::Tonic => "gRPC, unary and streaming, of messages with one `bytes` field",
         }
     }
 
@@ -77,24 +78,49 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::load::Work;
+
+    /// What a contender does under one load.
+    async fn measured(contender: Contender, work: Work, payload: usize) -> Measured {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let load = Load { work, payload, warm_up: Duration::ZERO, measure: Duration::from_millis(20) };
+        let measured = tokio::select! {
+            served = contender.serve(listener) => panic!("{} stopped serving: {served:?}", contender.name()),
+            measured = contender.measure(address, load) => measured.unwrap(),
+        };
+        assert!(measured.per_second > 0.0, "{} {load:?}", contender.name());
+        assert!(measured.p99 >= measured.p50);
+        measured
+    }
 
     /// Every contender answers under every kind of load.
     #[tokio::test]
     async fn calls_are_answered() {
         for contender in Contender::ALL {
             for (in_flight, payload) in [(1, 0), (1, 64), (128, 64), (128, 1024)] {
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let address = listener.local_addr().unwrap();
-                let load =
-                    Load { in_flight, payload, warm_up: Duration::ZERO, measure: Duration::from_millis(20) };
-                let measured = tokio::select! {
-                    served = contender.serve(listener) => panic!("{} stopped serving: {served:?}", contender.name()),
-                    measured = contender.measure(address, load) => measured.unwrap(),
-                };
-                assert!(measured.per_second > 0.0, "{} {load:?}", contender.name());
+                let measured = measured(contender, Work::Calls(in_flight), payload).await;
                 assert_eq!(measured.p50 > 0, in_flight == 1);
-                assert!(measured.p99 >= measured.p50);
             }
+        }
+    }
+
+    /// Every contender streams, small items and large ones.
+    #[tokio::test]
+    async fn items_arrive() {
+        for contender in Contender::ALL {
+            for payload in [0, 64, 16 << 10] {
+                for work in [Work::Download, Work::Upload] {
+                    measured(contender, work, payload).await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_answered_beside_a_stream() {
+        for contender in [Contender::Fluxar, Contender::Tonic] {
+            assert!(measured(contender, Work::CallsBesideDownload, 16 << 10).await.p50 > 0);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! gRPC by tonic, with the code its generator would write written by hand.
 
+mod streams;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
@@ -10,15 +12,18 @@ use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Service, http};
+use tonic::server::Grpc;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use crate::Error;
-use crate::load::{Caller, Load, Measured, check, drive};
+use crate::load::{Caller, Load, Measured, Work, beside, check, drive};
 
-const METHOD: &str = "/fluxar.bench.Echo/Echo";
+const ECHO: &str = "/fluxar.bench.Bench/Echo";
+const DOWNLOAD: &str = "/fluxar.bench.Bench/Download";
+const UPLOAD: &str = "/fluxar.bench.Bench/Upload";
 
 /// What goes there and back.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -27,15 +32,15 @@ struct Bytes {
     payload: Vec<u8>,
 }
 
-/// The service and its one method.
+/// The service, and its unary method.
 #[derive(Clone)]
-struct Echo;
+struct Bench;
 
-impl tonic::server::NamedService for Echo {
-    const NAME: &'static str = "fluxar.bench.Echo";
+impl tonic::server::NamedService for Bench {
+    const NAME: &'static str = "fluxar.bench.Bench";
 }
 
-impl tonic::server::UnaryService<Bytes> for Echo {
+impl tonic::server::UnaryService<Bytes> for Bench {
     type Response = Bytes;
     type Future = Ready<Result<Response<Bytes>, Status>>;
 
@@ -44,7 +49,7 @@ impl tonic::server::UnaryService<Bytes> for Echo {
     }
 }
 
-impl Service<http::Request<Body>> for Echo {
+impl Service<http::Request<Body>> for Bench {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -55,11 +60,12 @@ impl Service<http::Request<Body>> for Echo {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Bytes, Bytes>::default());
-            Ok(if request.uri().path() == METHOD {
-                grpc.unary(Self, request).await
-            } else {
-                Status::unimplemented("no such method").into_http()
+            let bytes = ProstCodec::<Bytes, Bytes>::default;
+            Ok(match request.uri().path() {
+                ECHO => Grpc::new(bytes()).unary(Self, request).await,
+                DOWNLOAD => Grpc::new(bytes()).server_streaming(streams::Download, request).await,
+                UPLOAD => Grpc::new(ProstCodec::default()).client_streaming(streams::Upload, request).await,
+                _ => Status::unimplemented("no such method").into_http(),
             })
         })
     }
@@ -67,12 +73,19 @@ impl Service<http::Request<Body>> for Echo {
 
 pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(Server::builder().add_service(Echo).serve_with_incoming(incoming).await?)
+    Ok(Server::builder().add_service(Bench).serve_with_incoming(incoming).await?)
 }
 
 pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
     let channel = Endpoint::from_shared(format!("http://{server}"))?.tcp_nodelay(true).connect().await?;
-    drive(channel, load).await
+    match load.work {
+        Work::Calls(in_flight) => drive(channel, in_flight, load).await,
+        Work::Download => streams::download(channel, load).await,
+        Work::Upload => streams::upload(channel, load).await,
+        Work::CallsBesideDownload => {
+            beside(channel.clone(), load, async |items| streams::drain(channel, load, items).await).await
+        }
+    }
 }
 
 impl Caller for Channel {
@@ -81,7 +94,7 @@ impl Caller for Channel {
         grpc.ready().await?;
         let request = Request::new(Bytes { payload: payload.to_vec() });
         let codec = ProstCodec::<Bytes, Bytes>::default();
-        let response = grpc.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
+        let response = grpc.unary(request, PathAndQuery::from_static(ECHO), codec).await?;
         check(payload, &response.get_ref().payload)
     }
 }

@@ -1,42 +1,31 @@
-//! The measure of all: what the sockets and Tokio allow, with the framing of the protocol and nothing above it.
-//!
-//! Both sides read what is there and answer it with one write. With one call in flight that is a plain echo.
+//! Calls: both sides read what is there and answer it with one write. With one call in flight that is a plain echo.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+use super::{READ_SIZE, frame, whole_frames};
 use crate::Error;
-use crate::load::{Load, Measured, check, one_at_a_time, payload};
+use crate::load::{Load, Measured, check, one_at_a_time};
 
-const READ_SIZE: usize = 64 * 1024;
-
-pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        // A client that goes away ends its own connection only.
-        tokio::spawn(async move { echo(&stream).await });
-    }
-}
-
-async fn echo(stream: &TcpStream) -> io::Result<()> {
+pub(super) async fn echo(stream: &TcpStream) -> io::Result<()> {
     let mut link = Link::new(stream);
     loop {
         link.exchange().await?;
-        let end = whole_frames(&link.incoming).1;
+        let end = whole_frames(&link.incoming, |_| ()).1;
         link.outgoing.extend_from_slice(&link.incoming[..end]);
         link.incoming.drain(..end);
     }
 }
 
-pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
-    let stream = TcpStream::connect(server).await?;
-    stream.set_nodelay(true)?;
-    if load.in_flight == 1 { one_in_flight(stream, load).await } else { many_in_flight(&stream, load).await }
+pub(super) async fn measure(stream: TcpStream, in_flight: usize, load: Load) -> Result<Measured, Error> {
+    if in_flight == 1 {
+        one_in_flight(stream, load).await
+    } else {
+        many_in_flight(&stream, in_flight, load).await
+    }
 }
 
 async fn one_in_flight(mut stream: TcpStream, load: Load) -> Result<Measured, Error> {
@@ -50,13 +39,13 @@ async fn one_in_flight(mut stream: TcpStream, load: Load) -> Result<Measured, Er
     .await
 }
 
-async fn many_in_flight(stream: &TcpStream, load: Load) -> Result<Measured, Error> {
+async fn many_in_flight(stream: &TcpStream, in_flight: usize, load: Load) -> Result<Measured, Error> {
     let request = frame(load.payload);
     let mut link = Link::new(stream);
-    link.outgoing = request.repeat(load.in_flight);
+    link.outgoing = request.repeat(in_flight);
     run_for(&mut link, &request, load.warm_up).await?;
     let (answered, elapsed) = run_for(&mut link, &request, load.measure).await?;
-    Ok(Measured { per_second: answered as f64 / elapsed.as_secs_f64(), p50: 0, p99: 0 })
+    Ok(Measured::rate(answered as f64 / elapsed.as_secs_f64()))
 }
 
 /// Answers every response with the next request, for some time and until one has come. How many responses came, and
@@ -66,7 +55,7 @@ async fn run_for(link: &mut Link<'_>, request: &[u8], time: Duration) -> Result<
     let mut answered = 0;
     loop {
         link.exchange().await?;
-        let (frames, end) = whole_frames(&link.incoming);
+        let (frames, end) = whole_frames(&link.incoming, |_| ());
         if end != frames * request.len() {
             return Err("the answer is not what was sent".into());
         }
@@ -80,26 +69,6 @@ async fn run_for(link: &mut Link<'_>, request: &[u8], time: Duration) -> Result<
             return Ok((answered, elapsed));
         }
     }
-}
-
-fn frame(len: usize) -> Vec<u8> {
-    let mut frame = (len as u32).to_be_bytes().to_vec();
-    frame.extend(payload(len));
-    frame
-}
-
-/// How many frames `bytes` begins with, and where the last of them ends.
-fn whole_frames(bytes: &[u8]) -> (usize, usize) {
-    let (mut frames, mut end) = (0, 0);
-    while let Some((prefix, rest)) = bytes[end..].split_first_chunk() {
-        let len = u32::from_be_bytes(*prefix) as usize;
-        if rest.len() < len {
-            break;
-        }
-        frames += 1;
-        end += prefix.len() + len;
-    }
-    (frames, end)
 }
 
 /// A socket with what has arrived and what has to go out.
@@ -141,19 +110,5 @@ impl<'a> Link<'a> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_found() {
-        let bytes = [frame(2), frame(0), frame(300)].concat();
-        assert_eq!(whole_frames(&bytes), (3, bytes.len()));
-        assert_eq!(whole_frames(&bytes[..bytes.len() - 1]), (2, 10));
-        assert_eq!(whole_frames(&bytes[..3]), (0, 0));
-        assert_eq!(whole_frames(&[]), (0, 0));
     }
 }

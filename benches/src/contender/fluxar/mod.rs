@@ -1,0 +1,41 @@
+//! This project, through its public API.
+
+mod streams;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::fluxar::{Client, Request, Server, TokioListener};
+use serde_bytes::{ByteBuf, Bytes};
+use tokio::net::TcpListener;
+
+use crate::Error;
+use crate::load::{Caller, Load, Measured, Work, beside, check, drive};
+
+const ECHO: &str = "bench.echo";
+
+pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
+    let server = Server::on(TokioListener::from(listener)).build().await?;
+    server.handle(ECHO, |request: Request| async move { Ok(request.payload::<ByteBuf>()?) });
+    streams::handle(&server);
+    Ok(server.run().await?)
+}
+
+pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
+    let client = Arc::new(Client::connect(format!("tcp://{server}")).build().await?);
+    match load.work {
+        Work::Calls(in_flight) => drive(client, in_flight, load).await,
+        Work::Download => streams::download(&client, load).await,
+        Work::Upload => streams::upload(&client, load).await,
+        Work::CallsBesideDownload => {
+            beside(client.clone(), load, async |items| streams::drain(&client, load, items).await).await
+        }
+    }
+}
+
+impl Caller for Arc<Client> {
+    async fn call(&self, payload: &[u8]) -> Result<(), Error> {
+        let echo: ByteBuf = (**self).call(ECHO, Bytes::new(payload)).await?;
+        check(payload, &echo)
+    }
+}
