@@ -225,7 +225,18 @@ enum Open {
 /// Passes over one well-formed item. Takes time in proportion to its bytes, and no memory but its stack
 /// frame.
 pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    skip_within::<DEPTH_LIMIT>(reader)
+    // Most items hold no others: for these nothing has to be remembered.
+    let mut ahead = reader.clone();
+    match ahead.head() {
+        Ok(head) if head.major <= major::TEXT && !head.is_indefinite() => {
+            if head.major >= major::BYTES {
+                ahead.advance(reader.pos(), head.value)?;
+            }
+            *reader = ahead;
+            Ok(())
+        }
+        _ => skip_within::<DEPTH_LIMIT>(reader),
+    }
 }
 
 fn skip_within<const DEPTH: usize>(reader: &mut Reader<'_>) -> Result<(), DecodeError> {

@@ -139,10 +139,14 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked { state: self.guard(), discarded: Vec::new() }
+    }
+
+    /// The lock for what registers no waker, and so discards none.
+    fn guard(&self) -> MutexGuard<'_, State> {
         // Nothing that runs under the lock is the application's, so that a panic there is a bug of ours; even then the
         // state is better than none.
-        let state = self.state.lock().unwrap_or_else(|error| error.into_inner());
-        Locked { state, discarded: Vec::new() }
+        self.state.lock().unwrap_or_else(|error| error.into_inner())
     }
 
     pub(crate) fn clock(&self) -> &Clock {

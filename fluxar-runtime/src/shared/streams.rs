@@ -77,11 +77,13 @@ impl Shared {
 
     /// Does something with the connection, of which the driver hears only where it came to something.
     fn operate_if_ok<T, E>(&self, operation: impl FnOnce(&mut Connection) -> Result<T, E>) -> Result<T, E> {
-        let mut state = self.lock();
+        let mut state = self.guard();
         let result = operation(&mut state.connection);
         let driver = if result.is_ok() { state.take_driver() } else { None };
         drop(state);
-        driver.into_iter().for_each(Waker::wake);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
         result
     }
 

@@ -1,7 +1,7 @@
 //! What the application does with streams.
 
 use super::receiving::Receiving;
-use super::sending::Sending;
+use super::sending::{ENVELOPE, Sending};
 use super::{Due, Last, Phase, Received, SendError, Stream, StreamError, StreamId, StreamOptions, Streams};
 use crate::message::{Code, Envelope, Error, Id, Item, Kind, Meta, Payload, build_bytes, key, verb};
 use crate::pattern::opening::{BadOpening, Opening};
@@ -91,33 +91,41 @@ impl Streams {
 
     /// Queues an item, shared or copied.
     pub(crate) fn send_item(&mut self, id: StreamId, payload: Payload) -> Result<(), SendError> {
-        self.may_send(id, payload.as_item())?.push(payload);
-        self.touch(id);
+        let stream = self.may_send(id, payload.as_item())?;
+        stream.sending.push(payload);
+        if !stream.in_bulk {
+            self.touch(id);
+        }
         Ok(())
     }
 
     /// Queues an item, copied.
     pub(crate) fn send_item_from(&mut self, id: StreamId, item: Item<'_>) -> Result<(), SendError> {
-        self.may_send(id, item)?.push_item(item);
-        self.touch(id);
+        let stream = self.may_send(id, item)?;
+        stream.sending.push_item(item);
+        if !stream.in_bulk {
+            self.touch(id);
+        }
         Ok(())
     }
 
-    fn may_send(&mut self, id: StreamId, item: Item<'_>) -> Result<&mut Sending, SendError> {
+    fn may_send(&mut self, id: StreamId, item: Item<'_>) -> Result<&mut Stream, SendError> {
         let (limit, send_buffer) = (self.peer_max_message as usize, self.limits.send_buffer);
-        let sending = self.sending(id)?;
-        check_len(None, item, limit)?;
-        if sending.queued() >= send_buffer {
-            sending.wanted = true;
+        let stream = self.sending(id)?;
+        if item.as_bytes().len() + ENVELOPE > limit {
+            check_len(None, item, limit)?;
+        }
+        if stream.sending.queued() >= send_buffer {
+            stream.sending.wanted = true;
             return Err(SendError::Blocked);
         }
-        Ok(sending)
+        Ok(stream)
     }
 
-    /// The sending half, if it is open.
-    fn sending(&mut self, id: StreamId) -> Result<&mut Sending, SendError> {
+    /// The stream, if its sending half is open.
+    fn sending(&mut self, id: StreamId) -> Result<&mut Stream, SendError> {
         let stream = self.get_mut(id).filter(|stream| stream.is_live()).ok_or(SendError::Gone)?;
-        if stream.sending.is_open() { Ok(&mut stream.sending) } else { Err(SendError::Ended) }
+        if stream.sending.is_open() { Ok(stream) } else { Err(SendError::Ended) }
     }
 
     /// Whether `send_item` would take an item now.
@@ -128,9 +136,9 @@ impl Streams {
     /// Ends our direction behind what is queued.
     pub(crate) fn end_stream(&mut self, id: StreamId, last: Payload) -> Result<(), SendError> {
         let limit = self.peer_max_message as usize;
-        let sending = self.sending(id)?;
+        let stream = self.sending(id)?;
         check_len(Some(verb::END), last.as_item(), limit)?;
-        sending.end(last);
+        stream.sending.end(last);
         self.touch(id);
         Ok(())
     }

@@ -21,7 +21,7 @@ const SMALL: usize = 1024;
 const BATCH: usize = 16 << 10;
 
 /// What the message around `items` needs at most, in bytes: envelope, verb, and the head of the array.
-const ENVELOPE: usize = 64;
+pub(super) const ENVELOPE: usize = 64;
 
 /// Room in front of a batch for the head of the array.
 const HEAD: usize = 3;
