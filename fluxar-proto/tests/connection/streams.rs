@@ -397,8 +397,14 @@ fn an_opening_that_cannot_be_sent_fails_here() {
     assert_eq!(open("m", null(), with(key::WINDOW)), StreamError::BadMeta(None));
     assert_eq!(open("m", null(), with(key::TIMEOUT_MS)), StreamError::BadMeta(None));
     assert!(matches!(open("m", null(), none().with_meta(vec![1].into())), StreamError::BadMeta(Some(_))));
+    let too_large = open("m", blob(2_000 - 23), none());
+    assert_eq!(too_large, StreamError::TooLarge { len: 2_001, limit: 2_000 });
     assert!(script.read().is_empty());
     assert_eq!(script.connection.stats().streams_open, 0);
+    script.connection.open_stream(script.now, "m", blob(2_000 - 24), none()).unwrap();
+    assert_eq!(one(script.read()).body().len(), 2_000, "as large as may be");
+    let stats = script.connection.stats();
+    assert_eq!((stats.streams_open, stats.streams_opened, stats.streams_served), (1, 1, 0));
 }
 
 /// The stream has failed, and what was queued on it has not left.
