@@ -37,7 +37,8 @@ pub struct Config {
     pub update_bytes: usize,
     /// Bytes of data queued for sending on one stream beyond which more is `Blocked` there. Default 64 KiB.
     pub stream_buffer: usize,
-    /// The window of a stream grows with what the path holds, but not beyond this, in bytes (§11.5). Default 16 MiB.
+    /// The window of a stream grows with what the path holds, but not beyond this, in bytes; nor do the windows of all
+    /// streams of a connection together grow by more than this (§11.5). Default 16 MiB.
     pub max_stream_window: u32,
     /// Bytes held for publications of ours, queued or unsettled, beyond which new ones are `Blocked`. Default 4 MiB.
     pub publish_buffer: usize,
@@ -118,9 +119,9 @@ impl Config {
         StreamLimits {
             max_streams: self.limits.max_streams as usize,
             window: self.limits().stream_window,
-            max_window: self.max_stream_window,
+            max_window: self.max_stream_window.min(i32::MAX as u32),
             max_deadline: self.max_deadline,
-            send_buffer: self.stream_buffer,
+            send_buffer: self.stream_buffer.max(1),
             opening_bytes: self.request_bytes,
         }
     }

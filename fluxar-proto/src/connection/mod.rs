@@ -336,9 +336,6 @@ impl Connection {
         if let Some(ping) = self.replies.pop_front() {
             return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));
         }
-        if self.streams.take_rtt_wanted() && self.heartbeat.can_ping() && !self.pings.is_full() {
-            self.queue_ping(now);
-        }
         if let Some(id) = self.pings.pop_front() {
             return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
         }

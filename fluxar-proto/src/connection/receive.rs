@@ -249,7 +249,6 @@ impl Connection {
             }
             (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
                 Some(rtt) => {
-                    self.streams.note_rtt(rtt);
                     self.events.push_back(Event::Pong { ping, rtt });
                     Ok(())
                 }

@@ -29,7 +29,8 @@ pub struct Limits {
     pub max_calls: u32,
     /// Streams that the other side may have open at once. Default 256.
     pub max_streams: u32,
-    /// Bytes of stream data that the other side may send on one stream before it gets credit. Default 256 KiB.
+    /// Bytes of stream data that the other side may send on one stream before it gets credit. Default 128 KiB: enough for a
+    /// local network, and where it is not, it grows (§11.5).
     pub stream_window: u32,
     /// Subscriptions of the other side at once. Default 1,024.
     pub max_subscriptions: u32,
@@ -116,6 +117,6 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_message: 16 << 20, ..Self::ABSENT }
+        Self { max_message: 16 << 20, stream_window: 128 << 10, ..Self::ABSENT }
     }
 }

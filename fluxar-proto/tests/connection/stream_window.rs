@@ -4,79 +4,81 @@ use bytes::Bytes;
 use fluxar_proto::message::{Kind, verb};
 use fluxar_proto::{Error, Payload, Received, SendError, StreamId, StreamOptions};
 
-use crate::support::{
-    A, B, Chunks, Msg, Pair, Talk, at, blob, config, ms, one, opened, streaming, take, uint,
-};
+use crate::support::{A, B, Chunks, Msg, Pair, Talk, blob, config, ms, one, opened, streaming, take, uint};
 
-/// Takes what costs so much and has come; the credit that is given for it.
+/// Some milliseconds later the application, which waits, takes what costs so much and has come; the credit that is given
+/// for it.
 #[track_caller]
-fn credit_for(talk: &mut Talk, cost: usize) -> u64 {
+fn credit_for(talk: &mut Talk, cost: usize, after: u64) -> u64 {
+    assert!(talk.take().0.is_empty(), "the application waits");
+    talk.script.now = talk.script.now + ms(after);
     talk.data(blob(cost - 39)).unwrap();
     assert_eq!(talk.take().0.len(), 1);
-    let credit = one(talk.messages());
-    assert_eq!(credit.target.as_deref(), Some(verb::CREDIT));
-    Payload::new(credit.payload.into()).unwrap().as_item().as_u64().unwrap()
-}
-
-/// Answers the ping that the connection has sent.
-fn pong(talk: &mut Talk, ping: &Msg) {
-    let id = talk.script.id();
-    talk.script.send(Msg::continuation(Kind::Control, id, ping.id)).unwrap();
+    let credit = talk.messages().into_iter().map(|message| {
+        assert_eq!(message.target.as_deref(), Some(verb::CREDIT));
+        Payload::new(message.payload.into()).unwrap().as_item().as_u64().unwrap()
+    });
+    credit.sum()
 }
 
 // spec: §11.5
 #[test]
-fn half_a_window_taken_within_two_round_trips_doubles_it_up_to_a_bound() {
+fn a_window_that_is_doubled_on_trial_stays_so_only_where_more_comes() {
     let config = config(|c| (c.limits.stream_window, c.max_stream_window) = (1_000, 5_000));
     for mut talk in Talk::both(&config) {
-        talk.data(blob(500 - 39)).unwrap();
-        talk.take();
-        let sent = talk.script.read();
-        let ping = sent.iter().find(|message| message.target.as_deref() == Some(verb::PING));
-        let ping = ping.expect("how long a round trip is has to be known").clone();
-        assert!(sent.iter().any(|message| message.payload == uint(500).as_bytes()));
-
-        talk.script.now = at(10);
-        assert_eq!(credit_for(&mut talk, 500), 500, "nobody knows yet");
-        pong(&mut talk, &ping);
-        talk.script.now = at(29);
-        assert_eq!(credit_for(&mut talk, 500), 500 + 1_000, "19 ms, where a round trip takes 10");
-        talk.script.now = at(49);
-        assert_eq!(credit_for(&mut talk, 1_000), 1_000, "20 ms");
-        talk.script.now = at(60);
-        assert_eq!(credit_for(&mut talk, 1_000), 1_000 + 2_000);
-        talk.script.now = at(61);
-        assert_eq!(credit_for(&mut talk, 2_000), 2_000 + 1_000, "up to 5,000");
-        talk.script.now = at(62);
-        assert_eq!(credit_for(&mut talk, 2_500), 2_500);
-        assert_eq!(credit_for(&mut talk, 5_000), 5_000);
+        for _ in 0..4 {
+            assert_eq!(credit_for(&mut talk, 500, 10), 500);
+        }
+        assert_eq!(credit_for(&mut talk, 500, 10), 500 + 1_000, "50 bytes per ms, and a trial");
+        for _ in 0..5 {
+            assert_eq!(credit_for(&mut talk, 1_000, 10), 1_000);
+        }
+        assert_eq!(
+            credit_for(&mut talk, 1_000, 10),
+            1_000 + 2_000,
+            "100 bytes per ms: it stays, and is tried again"
+        );
+        for _ in 0..5 {
+            assert_eq!(credit_for(&mut talk, 2_000, 20), 2_000);
+        }
+        assert_eq!(credit_for(&mut talk, 2_000, 20), 0, "no more than before: 2,000 are withheld");
+        for _ in 0..40 {
+            assert_eq!(credit_for(&mut talk, 1_000, 10), 1_000, "and there is no other trial for a while");
+        }
     }
 }
 
-// spec: §11.5, §8.3
+// spec: §11.5
 #[test]
-fn the_round_trip_is_measured_again_when_a_window_has_grown_and_the_shortest_counts() {
-    for mut talk in Talk::both(&config(|c| c.limits.stream_window = 1_000)) {
-        let take = |talk: &mut Talk, at_ms: u64, cost: usize| {
-            talk.script.now = at(at_ms);
-            talk.data(blob(cost - 39)).unwrap();
-            assert_eq!(talk.take().0.len(), 1);
-            let sent = talk.script.read();
-            let ping = sent.iter().find(|message| message.target.as_deref() == Some(verb::PING)).cloned();
-            let credit = sent.iter().find(|message| message.target.as_deref() == Some(verb::CREDIT));
-            (Payload::new(credit.unwrap().payload.clone().into()).unwrap(), ping)
-        };
-        let (_, ping) = take(&mut talk, 0, 500);
-        talk.script.now = at(10);
-        pong(&mut talk, &ping.unwrap());
-        let (credit, ping) = take(&mut talk, 15, 500);
-        assert_eq!(credit, uint(500 + 1_000));
-        talk.script.now = at(115);
-        pong(&mut talk, &ping.expect("a path that carries more may have become longer"));
-        let (credit, ping) = take(&mut talk, 200, 1_000);
-        assert_eq!((credit, ping), (uint(1_000), None));
-        assert_eq!(take(&mut talk, 230, 1_000).0, uint(1_000), "30 ms, and the shortest took 10");
+fn the_windows_of_all_streams_together_grow_within_one_bound() {
+    let config = config(|c| (c.limits.stream_window, c.max_stream_window) = (20_000, 30_000));
+    let mut pair = Pair::established(&config);
+    let mut grown = 0;
+    let ids = [(); 3].map(|()| {
+        let now = pair.now;
+        pair.a().open_stream(now, "m", uint(0), StreamOptions::new()).unwrap()
+    });
+    pair.latency = ms(25);
+    pair.drive();
+    let accepted = opened(&pair.events(B));
+    for _ in 0..200 {
+        for id in ids {
+            while pair.a().send_item(id, blob(1_100)).is_ok() {}
+        }
+        pair.wait(ms(10));
+        for stream in &accepted {
+            take(pair.b(), stream.id);
+        }
+        assert_eq!(pair.ends[A].error.as_ref().or(pair.ends[B].error.as_ref()), None);
     }
+    // Now nobody reads: what comes fills the windows.
+    pair.wait(ms(1_000));
+    for stream in &accepted {
+        let items = take(pair.b(), stream.id).0;
+        grown += items.iter().map(|item| item.len()).sum::<usize>().saturating_sub(20_000 + 1_150);
+    }
+    assert!(grown > 0, "there was something to be gained");
+    assert!(grown <= 30_000, "{grown}");
 }
 
 /// What one stream carries from A to B.

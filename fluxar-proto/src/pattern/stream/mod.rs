@@ -16,6 +16,7 @@
 //! A stream of the peer is ACTIVE from the moment on in which it came. The halves are in `sending` and `receiving`,
 //! what the application does in `operate`, what comes in `inbound`, what goes out in `outbound`.
 
+mod growth;
 mod inbound;
 mod operate;
 mod outbound;
@@ -24,7 +25,6 @@ mod sending;
 mod types;
 
 use alloc::collections::{BTreeSet, VecDeque};
-use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -184,8 +184,8 @@ pub(crate) struct Streams {
     opening_bytes: usize,
     /// Somebody waits for `StreamEvent::Capacity`.
     waiting: bool,
-    /// The shortest round trip so far, and whether another measurement is wanted.
-    rtt: (Option<Duration>, bool),
+    /// By how much the windows have grown, all together.
+    grown: u32,
     events: VecDeque<StreamEvent>,
     stats: StreamStats,
 }
@@ -206,7 +206,7 @@ impl Streams {
             urgent: VecDeque::new(),
             opening_bytes: 0,
             waiting: false,
-            rtt: (None, false),
+            grown: 0,
             events: VecDeque::new(),
             stats: StreamStats::default(),
         }
@@ -256,16 +256,6 @@ impl Streams {
             self.fail_with(id, deadline_exceeded(), open);
             self.withdraw(id, Withdrawn::DeadlineExceeded);
         }
-    }
-
-    /// A round trip was measured.
-    pub(crate) fn note_rtt(&mut self, rtt: Duration) {
-        self.rtt.0 = Some(self.rtt.0.map_or(rtt, |shortest| shortest.min(rtt)));
-    }
-
-    /// Whether a round trip is to be measured: how far a window may grow depends on it.
-    pub(crate) fn take_rtt_wanted(&mut self) -> bool {
-        core::mem::take(&mut self.rtt.1)
     }
 
     /// The connection ends: so do its streams.
@@ -384,6 +374,7 @@ impl Streams {
             return;
         }
         let stream = self.streams.remove(id.slot);
+        self.grown -= stream.receiving.grown();
         if !stream.ours {
             self.open.1 -= 1;
             self.opening_bytes -= stream.bytes;

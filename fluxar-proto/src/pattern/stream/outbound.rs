@@ -30,7 +30,8 @@ impl Streams {
     }
 
     fn urgent_of(&mut self, id: StreamId, cx: &mut Context<'_>) -> Option<Outgoing> {
-        let (rtt, max_window, limit) = (self.rtt.0, self.limits.max_window, self.peer_max_message);
+        let (limit, left) = (self.peer_max_message, self.limits.max_window.saturating_sub(self.grown));
+        let max_window = self.limits.max_window;
         let stream = self.get_mut(id).filter(|stream| stream.is_urgent())?;
         let mut message =
             |verb| Outgoing::new(Kind::Stream, cx.ids.next(cx.now), Some(id.id), Target::Verb(verb));
@@ -47,10 +48,13 @@ impl Streams {
             stream.due.pause.1 = wanted;
             return Some(message(if wanted { verb::PAUSE } else { verb::RESUME }));
         }
-        let (bytes, grown) = stream.receiving.grant(cx.now, rtt, max_window);
-        // The first time nobody knows how long a round trip is, and later it may have changed.
-        self.rtt.1 |= grown || rtt.is_none();
-        (bytes > 0).then(|| message(verb::CREDIT).with_payload(encode_uint(bytes)))
+        let before = stream.receiving.grown();
+        let room = max_window.saturating_sub(stream.receiving.window()).min(left);
+        let bytes = stream.receiving.grant(cx.now, room);
+        let grown = stream.receiving.grown();
+        let credit = (bytes > 0).then(|| message(verb::CREDIT).with_payload(encode_uint(bytes)));
+        self.grown = self.grown - before + grown;
+        credit
     }
 
     /// The next opening, data or end: the streams take turns.

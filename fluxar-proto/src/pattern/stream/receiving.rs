@@ -4,10 +4,9 @@
 //! was taken. So what a stream holds that nobody reads is its window and one message (§11.5).
 
 use alloc::collections::VecDeque;
-use core::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 
+use super::growth::{Growth, Step};
 use super::types::{Items, Received};
 use crate::message::{Error, Payload};
 use crate::time::Instant;
@@ -35,11 +34,11 @@ pub(super) struct Receiving {
     /// What the peer may still send, as both sides count it.
     credit: i64,
     /// How far credit is filled up.
-    window: u32,
+    growth: Growth,
     /// What the application has taken since credit was given last.
     taken: usize,
-    /// When credit was given last.
-    granted: Option<Instant>,
+    /// Credit that was given and is not to be given again, because the window was taken back.
+    excess: i64,
     /// The application waits, and has not been told yet that something has come.
     waiting: bool,
 }
@@ -60,9 +59,9 @@ impl Receiving {
             end: None,
             failed: None,
             credit: i64::from(window),
-            window,
+            growth: Growth::new(window),
             taken: 0,
-            granted: None,
+            excess: 0,
             waiting: true,
         }
     }
@@ -155,6 +154,7 @@ impl Receiving {
             Some(End::Failed) => self.failed.clone().map(Received::Failed),
             None => {
                 self.waiting = true;
+                self.growth.starved = true;
                 None
             }
         }
@@ -167,24 +167,41 @@ impl Receiving {
 
     /// Whether credit is due: for half of the window, or because the application waits and there is none left.
     pub(super) fn is_due(&self) -> bool {
-        let half = (self.window / 2).max(1) as usize;
+        let half = (self.growth.window() / 2).max(1) as usize;
         self.end.is_none() && (self.taken >= half || (self.credit <= 0 && self.waiting && self.is_empty()))
     }
 
-    /// The credit that is sent now, in bytes. Half a window that is used up within two round trips was too small, so that
-    /// it is doubled, up to `max`: whether it was is given back too.
-    pub(super) fn grant(&mut self, now: Instant, rtt: Option<Duration>, max: u32) -> (u32, bool) {
-        let short = self.granted.zip(rtt).is_some_and(|(last, rtt)| now - last < rtt * 2);
-        let max = max.min(i32::MAX as u32);
-        let grown = if short { self.window.min(max.saturating_sub(self.window)) } else { 0 };
-        self.window += grown;
-        self.granted = Some(now);
+    /// The credit that is sent now, in bytes. The window may grow by `room`.
+    pub(super) fn grant(&mut self, now: Instant, room: u32) -> u32 {
+        let step = self.growth.note_grant(now, self.taken, room);
         let taken = i64::try_from(core::mem::take(&mut self.taken)).unwrap_or(i64::MAX);
-        // Without any window the application's waiting is what lets a message through.
-        let least = if self.credit + taken <= 0 { 1 - self.credit } else { taken };
-        let bytes = taken.max(least).saturating_add(i64::from(grown)).min(MAX_CREDIT - self.credit.max(0));
+        let mut bytes = match step {
+            Step::Stay => taken,
+            Step::Grow(more) => taken.saturating_add(i64::from(more)),
+            Step::Shrink(less) => {
+                self.excess += i64::from(less);
+                taken
+            }
+        };
+        let withheld = bytes.min(self.excess);
+        self.excess -= withheld;
+        bytes -= withheld;
+        // Where nothing is left, as without any window, the application's waiting is what lets a message through.
+        if self.credit + bytes <= 0 {
+            bytes = 1 - self.credit;
+        }
+        let bytes = bytes.min(MAX_CREDIT - self.credit.max(0));
         self.credit += bytes;
-        (u32::try_from(bytes).unwrap_or(0), grown > 0)
+        u32::try_from(bytes).unwrap_or(0)
+    }
+
+    pub(super) fn window(&self) -> u32 {
+        self.growth.window()
+    }
+
+    /// By how much the window has grown, in bytes.
+    pub(super) fn grown(&self) -> u32 {
+        self.growth.grown()
     }
 
     /// What waits here, in bytes.
