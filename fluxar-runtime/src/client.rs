@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use fluxar_proto::{Connection, ConnectionError};
@@ -12,12 +13,14 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
+use crate::keeper::Keeper;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
 use crate::request::Request;
 use crate::runtime::{Link, Runtime};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
+use crate::store::Store;
 use crate::stream_request::StreamRequest;
 
 /// A connection that this side has dialled. It is a [`Peer`] that also can be called back; once it is dropped, the
@@ -98,16 +101,24 @@ pub struct ClientBuilder<R: Runtime> {
     transport: Option<Transport>,
     settings: Settings,
     router: Router,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl<R: Runtime> ClientBuilder<R> {
     /// As [`Client::connect`], on a runtime that has no default.
     pub fn new(runtime: R, url: impl Into<String>) -> Self {
         let (settings, router) = (Settings::default(), Router::default());
-        Self { runtime, url: url.into(), transport: None, settings, router }
+        Self { runtime, url: url.into(), transport: None, settings, router, store: None }
     }
 
     setters!();
+
+    /// Keeps in `store` what is needed so that messages with acknowledgement are delivered over the end of the connection:
+    /// see [`Store`]. What it holds from earlier connections is sent before anything new. A store belongs to one server.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
 
     /// Insists on a transport: an address of another one is an error.
     pub fn transport(mut self, transport: Transport) -> Self {
@@ -134,11 +145,18 @@ impl<R: Runtime> ClientBuilder<R> {
         // One time for both, dialling and shaking hands.
         let began = clock.now();
         let dialled = dial(&self.runtime, &address, self.settings.config.handshake_timeout).await;
-        let link = dialled.map_err(|error| ConnectError::Io(address, error))?;
+        let link = dialled.map_err(|error| ConnectError::Io(address.clone(), error))?;
         let connection = Connection::initiate(self.settings.config.clone(), began, ids);
         let remote = link.remote();
         let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
         let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, hub);
+        if let Some(store) = self.store {
+            let keeper = Keeper::new(store);
+            Keeper::start(
+                keeper.map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?,
+                &shared,
+            );
+        }
         let driver = Driver::new(
             &self.runtime,
             link,

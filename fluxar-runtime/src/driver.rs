@@ -219,8 +219,16 @@ impl<R: Runtime> Driver<R> {
         for opening in self.chores.streams.drain(..) {
             self.router.dispatch_stream(self.shared.stream_request(opening));
         }
-        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
+        self.run_hub();
         busy
+    }
+
+    /// Has what was published and subscribed to handled.
+    fn run_hub(&mut self) {
+        if let Some(keeper) = self.shared.keeper() {
+            keeper.take(&self.shared, &mut self.chores.for_hub);
+        }
+        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
     }
 
     /// Writes until all is written or the transport takes no more.
@@ -411,6 +419,6 @@ impl<R: Runtime> Drop for Driver<R> {
         state.unlink(&mut self.chores);
         drop(state);
         self.chores.wakers.drain(..).for_each(Waker::wake);
-        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
+        self.run_hub();
     }
 }

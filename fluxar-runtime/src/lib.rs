@@ -17,6 +17,7 @@ mod farewell;
 mod floats;
 mod handler;
 mod hub;
+mod keeper;
 mod line;
 mod message;
 mod messages;
@@ -32,6 +33,7 @@ mod server;
 mod settings;
 mod shared;
 mod standing;
+mod store;
 mod stream;
 mod stream_request;
 mod subscribe;
@@ -43,7 +45,7 @@ pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
-    Code, Config, ConnectionError, Error, Items, Limits, Origin, Overflow, Payload, PeerInfo, Qos,
+    Code, Config, ConnectionError, Error, Id, Items, Limits, Origin, Overflow, Payload, PeerInfo, Qos,
     QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
@@ -56,6 +58,7 @@ pub use publish::{Fate, Publish, PublishError, Publishing};
 pub use request::Request;
 pub use runtime::{Link, Listener, Runtime, Timer};
 pub use server::{BindError, Server, ServerBuilder, ServerHandle};
+pub use store::{MemoryStore, Store, StoreError, StoreFuture, Stored};
 pub use stream::{OpenStream, Opening, Stream, StreamReceiver, StreamSender};
 pub use stream_request::StreamRequest;
 pub use subscribe::{Subscribe, SubscribeMessages};

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use fluxar_proto::{Error, Payload, PublicationId, PublishError as CoreError, PublishOptions, Qos};
 
 use crate::call::encode_pairs;
-use crate::hub::{Hub, Passing};
+use crate::hub::{Hub, Outcome, Passing};
 use crate::payload::IntoPayload;
 use crate::queue::Purpose;
 use crate::shared::Shared;
@@ -27,9 +27,15 @@ use crate::turn::Turn;
 /// # }
 /// ```
 ///
+/// # Durable stores
+///
+/// Where the connection has a [`Store`](crate::Store), a message with acknowledgement is saved there first. It is sent until
+/// it is settled, also over the end of the connection: a publication that is [`Lost`](PublishError::Lost) is then not
+/// lost, but goes on in the next one that has the same store.
+///
 /// # Cancel safety
 ///
-/// Dropped while it waits for room, nothing was published. Later on the message goes its way, with the repetitions that
+/// Dropped while it waits for room, nothing was published, unless it was saved in a store. Later on the message goes its way, with the repetitions that
 /// it needs: dropping the future only means that nobody wants to know its fate.
 #[must_use = "a message is published when it is awaited"]
 pub struct Publish<'a> {
@@ -93,6 +99,11 @@ impl<'a> IntoFuture for Publish<'a> {
         });
         let step = match (prepared, to) {
             (Err(error), _) => Step::Done(Some(Err(PublishError::NotSent(error.into_outcome())))),
+            (Ok(prepared), To::Peer(shared))
+                if shared.keeper().is_some() && prepared.1.qos > Qos::AtMostOnce =>
+            {
+                Step::Kept { shared, topic, prepared: Some(prepared), waits }
+            }
             (Ok(prepared), To::Peer(shared)) => {
                 let turn = Turn::new(shared.clone(), Purpose::Publish);
                 Step::Unsent { topic, prepared: Some(prepared), turn, waits }
@@ -112,9 +123,11 @@ pub(crate) enum Step<'a> {
     Unsent { topic: &'a str, prepared: Option<(Payload, PublishOptions)>, turn: Turn, waits: bool },
     /// It is for a hub of this side's.
     Here { hub: &'a Hub, topic: &'a str, prepared: Option<(Payload, PublishOptions)>, waits: bool },
+    /// It goes by way of a durable store.
+    Kept { shared: &'a Arc<Shared>, topic: &'a str, prepared: Option<(Payload, PublishOptions)>, waits: bool },
     /// It waits for its fate.
     Sent(Sent),
-    /// It waits for room in the queues of a hub's subscriptions.
+    /// It waits for room in the queues of a hub's subscriptions, or for what the store's keeper has to say.
     Passing(Passing),
     /// It is known.
     Done(Option<Result<Fate, PublishError>>),
@@ -142,6 +155,18 @@ impl Future for Publishing<'_> {
                     let Some((payload, options)) = prepared.take() else { return Poll::Pending };
                     hub.begin_publish(topic, payload, options, *waits)
                 }
+                Step::Kept { shared, topic, prepared, waits } => {
+                    let (Some(prepared), Some(keeper)) = (prepared.take(), shared.keeper()) else {
+                        return Poll::Pending;
+                    };
+                    let outcome = Outcome::new();
+                    let told = outcome.clone();
+                    let published =
+                        keeper.clone().publish((*shared).clone(), (*topic).into(), prepared, *waits);
+                    // In a task of its own: what is in the store has to be followed to its end.
+                    shared.hub().tasks().spawn(async move { told.set(published.await) });
+                    Step::Passing(Passing::new(outcome))
+                }
                 Step::Sent(sent) => Step::Done(Some(fate_of(ready!(sent.poll(cx))))),
                 Step::Passing(passing) => Step::Done(Some(ready!(passing.poll(cx)))),
                 Step::Done(result) => return result.take().map_or(Poll::Pending, Poll::Ready),
@@ -151,7 +176,7 @@ impl Future for Publishing<'_> {
 }
 
 /// Publishes, as soon as there is room.
-fn poll_unsent(
+pub(crate) fn poll_unsent(
     cx: &mut Context<'_>,
     topic: &str,
     prepared: &mut Option<(Payload, PublishOptions)>,
@@ -165,7 +190,7 @@ fn poll_unsent(
     }
 }
 
-fn not_sent(shared: &Shared, error: CoreError) -> PublishError {
+pub(crate) fn not_sent(shared: &Shared, error: CoreError) -> PublishError {
     PublishError::NotSent(shared.publish_error(error).into_outcome())
 }
 
@@ -193,7 +218,7 @@ impl Drop for Sent {
     }
 }
 
-fn fate_of(fate: fluxar_proto::Fate) -> Result<Fate, PublishError> {
+pub(crate) fn fate_of(fate: fluxar_proto::Fate) -> Result<Fate, PublishError> {
     use fluxar_proto::Fate as Core;
     match fate {
         Core::Accepted { attempts } => Ok(Fate::Accepted { attempts }),

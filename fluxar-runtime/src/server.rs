@@ -16,6 +16,7 @@ use crate::connections::{Connections, Handshake, Listening};
 use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
+use crate::keeper::Keeper;
 use crate::message::Message;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
@@ -24,6 +25,7 @@ use crate::request::Request;
 use crate::runtime::{Link, Listener, Runtime, Timer};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
+use crate::store::Store;
 use crate::stream_request::StreamRequest;
 use crate::subscribe::{Subscribe, SubscribeMessages};
 
@@ -32,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Called with each new peer.
 type OnConnect = Arc<dyn Fn(Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Gives a peer its store.
+type StoreBy = Arc<dyn Fn(&Peer) -> Option<Arc<dyn Store>> + Send + Sync>;
 
 /// Listens, and runs handlers for whoever connects.
 ///
@@ -43,6 +48,7 @@ pub struct Server<R: Runtime> {
     settings: Settings,
     router: Router,
     on_connect: Option<OnConnect>,
+    store_by: Option<StoreBy>,
     handle: ServerHandle,
 }
 
@@ -137,13 +143,14 @@ impl<R: Runtime> Server<R> {
     /// Dropped before it is ready, it stops listening; connections live on until their peers or
     /// [`ServerHandle::stop`] end them.
     pub async fn run(self) -> io::Result<()> {
-        let Self { runtime, listeners, settings, router, on_connect, handle, .. } = self;
+        let Self { runtime, listeners, settings, router, on_connect, store_by, handle, .. } = self;
         for listener in listeners {
             let accept = Accept {
                 runtime: runtime.clone(),
                 settings: settings.clone(),
                 router: router.clone(),
                 on_connect: on_connect.clone(),
+                store_by: store_by.clone(),
                 connections: handle.connections.clone(),
                 hub: handle.hub.clone(),
             };
@@ -172,6 +179,7 @@ pub struct ServerBuilder<R: Runtime> {
     settings: Settings,
     router: Router,
     on_connect: Option<OnConnect>,
+    store_by: Option<StoreBy>,
     max_handshakes: usize,
 }
 
@@ -187,6 +195,7 @@ impl<R: Runtime> ServerBuilder<R> {
             settings,
             router,
             on_connect: None,
+            store_by: None,
             max_handshakes: 1024,
         }
     }
@@ -215,6 +224,17 @@ impl<R: Runtime> ServerBuilder<R> {
     /// Insists on a transport: an address of another one is an error.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
+        self
+    }
+
+    /// Keeps what is needed so that messages with acknowledgement are delivered over the end of a connection in the store
+    /// that `choose` gives to a peer that has connected, if any: see [`Store`]. It must tell peers apart by what they cannot
+    /// claim falsely, and give the same store to the same peer only.
+    pub fn store_by(
+        mut self,
+        choose: impl Fn(&Peer) -> Option<Arc<dyn Store>> + Send + Sync + 'static,
+    ) -> Self {
+        self.store_by = Some(Arc::new(choose));
         self
     }
 
@@ -255,6 +275,7 @@ impl<R: Runtime> ServerBuilder<R> {
             settings: self.settings,
             router: self.router,
             on_connect: self.on_connect,
+            store_by: self.store_by,
         })
     }
 }
@@ -339,6 +360,7 @@ struct Accept<R: Runtime> {
     settings: Settings,
     router: Router,
     on_connect: Option<OnConnect>,
+    store_by: Option<StoreBy>,
     connections: Arc<Connections>,
     hub: Hub,
 }
@@ -384,6 +406,13 @@ impl<R: Runtime> Accept<R> {
         let connection = offered.accept(clock.now());
         let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, self.hub.clone());
         let Some(_registered) = handshake.done(&shared) else { return };
+        let store = self.store_by.as_ref().and_then(|choose| choose(&Peer::new(shared.clone())));
+        if let Some(store) = store {
+            match Keeper::new(store) {
+                Ok(keeper) => Keeper::start(keeper, &shared),
+                Err(error) => return tracing::error!(%error, "no randomness for a connection"),
+            }
+        }
         if let Some(hook) = self.on_connect.clone() {
             let peer = Peer::new(shared.clone());
             // Called in that task too: a hook may panic before there is a future, and must not take the connection along.

@@ -1,7 +1,7 @@
 //! What the application may do with subscriptions, publications and deliveries (§12).
 
 use super::Connection;
-use crate::message::{Error, Payload};
+use crate::message::{Error, Id, Payload};
 use crate::pattern::{
     Context, Delivered, Delivery, Fate, Gone, MessageId, OutMessage, Publication, PublicationId,
     PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError, SubscribeOptions,
@@ -57,6 +57,15 @@ impl Connection {
     /// [`Gone`] where its fate was taken before, or forgotten.
     pub fn forget_publication(&mut self, publication: PublicationId) -> Result<(), Gone> {
         self.pubsub.forget_publication(publication)
+    }
+
+    /// Releases a publication of ours that is [`durable`](PublishOptions::durable) and was acknowledged (§12.9).
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] where there is none that waits for that.
+    pub fn release_publication(&mut self, id: Id) -> Result<(), Gone> {
+        self.pubsub.release_publication(id, &self.open)
     }
 
     /// The oldest message that the peer has published and that was not taken yet.

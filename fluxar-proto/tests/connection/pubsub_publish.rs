@@ -107,6 +107,26 @@ fn exactly_once_keeps_its_place_until_complete() {
     assert_eq!(one(script.read()).meta_u64(key::QOS), Some(2), "now there is room");
 }
 
+// spec: §12.9, §12.17
+#[test]
+fn what_is_durable_is_released_when_the_application_says_so() {
+    let mut script = Script::pubsub(|_| ());
+    let durable = options(Qos::ExactlyOnce).with_durable();
+    script.connection.publish(script.now, "a", uint(1), durable).unwrap();
+    let sent = one(script.read());
+    assert!(script.connection.release_publication(sent.id).is_err(), "it was not acknowledged");
+    script.settle(verb::ACK, sent.id).unwrap();
+    assert_eq!(fates_of(&mut script), [Fate::Accepted { attempts: 1 }]);
+    script.settle(verb::ACK, sent.id).unwrap();
+    assert!(script.read().is_empty(), "nothing is released yet");
+    script.connection.release_publication(sent.id).unwrap();
+    script.connection.release_publication(sent.id).unwrap();
+    let release = one(script.read());
+    assert!(release.is_verb(verb::RELEASE) && release.ids() == [sent.id], "{release:?}");
+    assert!(script.connection.release_publication(sent.id).is_err(), "once is enough");
+    script.settle(verb::COMPLETE, sent.id).unwrap();
+}
+
 // spec: §12.10
 #[test]
 fn several_are_settled_by_one_message() {

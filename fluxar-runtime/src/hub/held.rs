@@ -7,7 +7,7 @@ use fluxar_proto::{Error, MessageId, OutMessage, Publication};
 
 use super::{Effects, Outcome};
 use crate::peer::Peer;
-use crate::publish::PublishError;
+use crate::publish::{Fate, PublishError};
 use crate::shared::Shared;
 
 /// Who waits for what becomes of a publication.
@@ -77,7 +77,7 @@ pub(super) fn waits_no_more(held: Arc<Held>, effects: &mut Effects) {
             Answer::None => {}
             Answer::Peer(shared, message) => effects.answers.push((shared.clone(), *message, Ok(()))),
             Answer::Local(outcome) | Answer::AtOnce(outcome) => {
-                effects.outcomes.push((outcome.clone(), Ok(())));
+                effects.outcomes.push((outcome.clone(), Ok(Fate::Accepted { attempts: 1 })));
             }
         }
     }
@@ -91,10 +91,11 @@ pub(super) fn answer(to: Answer, result: Result<(), Error>, effects: &mut Effect
         Answer::Peer(shared, message) => effects.answers.push((shared, message, result)),
         Answer::Local(outcome) => {
             let result = result.map_err(|error| PublishError::NotSent(error.into_outcome()));
-            effects.outcomes.push((outcome, result));
+            effects.outcomes.push((outcome, result.map(|()| Fate::Accepted { attempts: 1 })));
         }
         Answer::AtOnce(outcome) => {
-            effects.outcomes.push((outcome, result.map_err(|_| PublishError::Dropped)));
+            let result = result.map_err(|_| PublishError::Dropped);
+            effects.outcomes.push((outcome, result.map(|()| Fate::Accepted { attempts: 1 })));
         }
     }
 }

@@ -6,6 +6,7 @@ mod port;
 mod routing;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -14,15 +15,17 @@ use std::task::{Context, Poll, Waker};
 use fluxar_proto::hub::RetainLimits;
 use fluxar_proto::topic::{TopicError, check_filter, is_reserved};
 use fluxar_proto::{
-    Error, HashKey, MessageId, OutMessage, Payload, PublishOptions, Qos, QueueLimits, SubscribeOptions,
+    Error, HashKey, MessageId, OutMessage, Payload, Publication, PublishOptions, Qos, QueueLimits,
+    SubscribeOptions,
 };
 
-use self::held::{Answer, Held, Offered};
+use self::held::{Answer, Held, Offered, offered};
 pub(crate) use self::local::LocalQueue;
 use self::local::{Dropped, Shape};
 use self::port::Place;
 use self::routing::Routing;
 use crate::handler::HandlerError;
+use crate::keeper::Claims;
 use crate::message::Message;
 use crate::messages::{Link, Messages};
 use crate::payload::{IntoPayload, Raw};
@@ -74,6 +77,7 @@ pub(crate) struct Inner {
     attempts: u32,
     on_undelivered: Option<OnUndelivered>,
     undelivered: AtomicU64,
+    claims: Claims,
     own: Weak<Self>,
 }
 
@@ -137,6 +141,24 @@ impl Hub {
         stats
     }
 
+    /// Publishes what a peer has published, and waits until it is held for all who get it.
+    pub(crate) async fn publish_for(
+        &self,
+        shared: &Arc<Shared>,
+        publication: &Publication,
+    ) -> Result<Fate, PublishError> {
+        let outcome = Outcome::new();
+        let answer = Answer::Local(outcome.clone());
+        let offered = Offered { answer, ..offered(shared, publication) };
+        self.inner.change(|routing, effects| routing.publish(vec![offered], effects));
+        poll_fn(|cx| outcome.poll(cx)).await
+    }
+
+    /// The messages that are being handled, whatever session they came in.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.inner.claims
+    }
+
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.inner.tasks
     }
@@ -166,7 +188,7 @@ impl Hub {
                 return Step::Done(Some(Err(PublishError::NotSent(error.into_outcome()))));
             }
         };
-        let passing = Passing { outcome: Outcome::new() };
+        let passing = Passing::new(Outcome::new());
         let answer = match (qos, waits) {
             (Qos::AtMostOnce, _) => Answer::None,
             (_, true) => Answer::Local(passing.outcome.clone()),
@@ -275,7 +297,7 @@ impl Drop for Inner {
 struct Effects {
     wakers: Vec<Waker>,
     answers: Vec<(Arc<Shared>, MessageId, Result<(), Error>)>,
-    outcomes: Vec<(Arc<Outcome>, Result<(), PublishError>)>,
+    outcomes: Vec<(Arc<Outcome>, Result<Fate, PublishError>)>,
     undelivered: Vec<Undelivered>,
     /// What may hold the last reference to a connection, and so to wakers: it goes once no lock is held.
     held: Vec<Arc<Held>>,
@@ -289,7 +311,7 @@ pub(crate) struct Outcome(Mutex<Told>);
 
 #[derive(Default)]
 struct Told {
-    result: Option<Result<(), PublishError>>,
+    result: Option<Result<Fate, PublishError>>,
     waker: Option<Waker>,
 }
 
@@ -298,7 +320,7 @@ impl Outcome {
         Arc::default()
     }
 
-    fn set(&self, result: Result<(), PublishError>) {
+    pub(crate) fn set(&self, result: Result<Fate, PublishError>) {
         let mut state = self.0.lock().unwrap_or_else(|error| error.into_inner());
         state.result = Some(result);
         let waker = state.waker.take();
@@ -306,7 +328,7 @@ impl Outcome {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Fate, PublishError>> {
         let _replaced;
         let mut state = self.0.lock().unwrap_or_else(|error| error.into_inner());
         match state.result.take() {
@@ -319,14 +341,18 @@ impl Outcome {
     }
 }
 
-/// A publication of this side's that waits for room.
+/// A publication of this side's that waits for what becomes of it.
 pub(crate) struct Passing {
     outcome: Arc<Outcome>,
 }
 
 impl Passing {
+    pub(crate) fn new(outcome: Arc<Outcome>) -> Self {
+        Self { outcome }
+    }
+
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fate, PublishError>> {
-        self.outcome.poll(cx).map_ok(|()| Fate::Accepted { attempts: 1 })
+        self.outcome.poll(cx)
     }
 }
 
@@ -382,6 +408,7 @@ impl HubBuilder {
             attempts,
             on_undelivered,
             undelivered: AtomicU64::new(0),
+            claims: Claims::default(),
             own: own.clone(),
         });
         Hub { inner }

@@ -111,7 +111,8 @@ impl Routing {
             };
             self.publish(std::mem::take(&mut batch), effects);
             match one {
-                ForHub::Publication(_) => {}
+                // The keeper's.
+                ForHub::Publication(_) | ForHub::Completed(_) | ForHub::Released(_) => {}
                 ForHub::Subscribe(request) => self.subscribe(shared, &request, limits, effects),
                 ForHub::Unsubscribed(subscriber) => {
                     if let Some(target) = self.remote.remove(&(shared.number(), subscriber)) {

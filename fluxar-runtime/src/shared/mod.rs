@@ -7,7 +7,7 @@ mod streams;
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use self::pubsub::PubSubState;
 use self::streams::Streaming;
 use crate::clock::Clock;
 use crate::hub::Hub;
+use crate::keeper::Keeper;
 use crate::line::Line;
 use crate::queue::Queue;
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     remote: String,
     call_timeout: Option<Duration>,
     hub: Hub,
+    keeper: OnceLock<Arc<Keeper>>,
     /// Bytes of publications of the peer that wait for room in the queues of subscribers.
     stalled: Arc<AtomicUsize>,
 }
@@ -135,7 +137,16 @@ impl Shared {
             unlinked: false,
             discarded: Vec::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), number, clock, remote, call_timeout, hub, stalled })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            number,
+            clock,
+            remote,
+            call_timeout,
+            hub,
+            keeper: OnceLock::new(),
+            stalled,
+        })
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
@@ -169,6 +180,17 @@ impl Shared {
     /// Bytes of publications of the peer that wait for room in the queues of subscribers.
     pub(crate) fn stalled(&self) -> &AtomicUsize {
         &self.stalled
+    }
+
+    /// Keeps messages in a durable store from now on.
+    pub(crate) fn keep(&self, keeper: Arc<Keeper>) {
+        self.lock().pubsub.is_kept = true;
+        self.keeper.set(keeper).ok();
+    }
+
+    /// Who keeps messages in a durable store, where there is one.
+    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        self.keeper.get()
     }
 
     /// Where what the peer publishes goes, and what it subscribes to comes from.

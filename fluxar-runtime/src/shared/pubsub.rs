@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use fluxar_proto::{
-    Code, Delivery, Error, Fate, Gone, MessageId, OutMessage, Payload, PubSubEvent, Publication,
+    Code, Delivery, Error, Fate, Gone, Id, MessageId, OutMessage, Payload, PubSubEvent, Publication,
     PublicationId, PublishError, PublishOptions, QueueStats, SubscribeError, SubscribeOptions,
     SubscribeRequest, SubscriberId, SubscriptionId,
 };
@@ -38,6 +38,8 @@ pub(crate) struct PubSubState {
     has_publications: bool,
     /// Bytes of its publications that wait for room.
     stalled: Arc<AtomicUsize>,
+    /// There is a durable store.
+    pub(super) is_kept: bool,
 }
 
 /// What has happened that is the hub's to handle, in order.
@@ -54,6 +56,10 @@ pub(crate) enum ForHub {
         error: Error,
         ended: bool,
     },
+    /// For durable stores: a publication of ours is forgotten by its receiver.
+    Completed(Id),
+    /// For durable stores: a publication of the peer's will not come again.
+    Released(Id),
     /// The connection has ended.
     Closed,
 }
@@ -190,7 +196,13 @@ impl Shared {
 
 impl PubSubState {
     pub(super) fn new(stalled: Arc<AtomicUsize>) -> Self {
-        Self { awaiting: Table::default(), subscribed: Table::default(), has_publications: false, stalled }
+        Self {
+            awaiting: Table::default(),
+            subscribed: Table::default(),
+            has_publications: false,
+            stalled,
+            is_kept: false,
+        }
     }
 
     fn awaiting(&mut self, publication: PublicationId) -> Option<&mut Awaiting> {
@@ -229,6 +241,8 @@ impl State {
                 let awaiting = self.pubsub.awaiting(publication);
                 chores.wakers.extend(awaiting.and_then(|awaiting| awaiting.waker.take()));
             }
+            PubSubEvent::Completed(id) if self.pubsub.is_kept => chores.for_hub.push(ForHub::Completed(id)),
+            PubSubEvent::Released(id) if self.pubsub.is_kept => chores.for_hub.push(ForHub::Released(id)),
             PubSubEvent::Capacity => self.queue.serve_publications(&mut chores.wakers),
             _ => {}
         }

@@ -101,6 +101,8 @@ pub(crate) struct Content {
     pub(crate) qos: Qos,
     /// Of a publication: it is to be kept.
     pub(crate) retain: bool,
+    /// Of a publication: the application says when it is released.
+    pub(crate) durable: bool,
     pub(crate) meta: AppMeta,
     pub(crate) payload: Payload,
 }
@@ -144,7 +146,7 @@ impl OutMessage {
     pub fn new(topic: &str, qos: Qos, payload: Payload, meta: Bytes) -> Result<Self, MessageError> {
         check_publishable(topic).map_err(MessageError::BadTopic)?;
         let meta = AppMeta::new(meta, PUBLICATION_KEYS - SET).map_err(MessageError::BadMeta)?;
-        Ok(Self::of(Content { topic: Text::from(topic), qos, retain: false, meta, payload }))
+        Ok(Self::of(Content { topic: Text::from(topic), qos, retain: false, durable: false, meta, payload }))
     }
 
     fn of(content: Content) -> Self {
@@ -222,7 +224,7 @@ impl From<&Publication> for OutMessage {
         } else {
             (Text::from(&**topic), payload.clone())
         };
-        Self::of(Content { topic, qos: *qos, retain: false, meta, payload })
+        Self::of(Content { topic, qos: *qos, retain: false, durable: false, meta, payload })
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     SubscriptionId,
 };
 use crate::message::{Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload};
-use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Text};
+use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Owner, Text};
 use crate::session::ConnectionError;
 use crate::topic::{TopicError, check_filter, is_reserved};
 
@@ -57,6 +57,11 @@ impl PubSub {
 
     pub(crate) fn forget_publication(&mut self, publication: PublicationId) -> Result<(), Gone> {
         self.publications.forget(publication, &mut self.desk)
+    }
+
+    pub(crate) fn release_publication(&mut self, id: Id, open: &OpenIds) -> Result<(), Gone> {
+        let Some(Entity::Sent(Owner::Publications, slot)) = open.get(id) else { return Err(Gone) };
+        if self.publications.sender.release(slot, &mut self.desk) { Ok(()) } else { Err(Gone) }
     }
 
     pub(crate) fn poll_publication(&mut self) -> Option<Publication> {

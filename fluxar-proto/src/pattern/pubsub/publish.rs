@@ -27,6 +27,10 @@ impl Weigh for Content {
     fn weight(&self) -> usize {
         self.held() + MESSAGE_COST
     }
+
+    fn is_durable(&self) -> bool {
+        self.durable
+    }
 }
 
 /// All publications of ours.
@@ -140,8 +144,8 @@ impl Publications {
             true => AppMeta::default(),
             false => publication_meta(options.meta).map_err(PublishError::BadMeta)?,
         };
-        let PublishOptions { qos, retain, resumed, .. } = options;
-        let content = Content { topic, qos, retain, meta, payload };
+        let PublishOptions { qos, retain, resumed, durable, .. } = options;
+        let content = Content { topic, qos, retain, durable, meta, payload };
         if content.size() > self.peer_max_message {
             return Err(PublishError::TooLarge { len: content.size(), limit: self.peer_max_message });
         }

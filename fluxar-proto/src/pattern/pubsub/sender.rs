@@ -37,6 +37,11 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// What a message holds in memory.
 pub(super) trait Weigh {
     fn weight(&self) -> usize;
+
+    /// Whether the application says when it is released.
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -210,9 +215,21 @@ impl<M: Weigh> Sender<M> {
         if qos != Qos::ExactlyOnce {
             return self.remove(slot, Outcome::Accepted, desk, open);
         }
-        desk.releases.push_back(SentId { owner: self.owner, slot, id });
         self.stop_timer(slot, desk);
-        self.take_message(slot, State::Releasing { sent: false }, Outcome::Accepted)
+        let report = self.take_message(slot, State::Releasing { sent: false }, Outcome::Accepted);
+        // Where it was given up before, the application does not follow it any more.
+        if !report.as_ref().is_some_and(|report| report.message.is_durable()) {
+            desk.releases.push_back(SentId { owner: self.owner, slot, id });
+        }
+        report
+    }
+
+    /// The application has noted that a message was acknowledged, and lets it be released. Whether there is such a one.
+    pub(super) fn release(&mut self, slot: usize, desk: &mut Desk) -> bool {
+        let sending = self.slots.get(slot);
+        let Some(Sending { id, state: State::Releasing { sent: false }, .. }) = sending else { return false };
+        desk.releases.push_back(SentId { owner: self.owner, slot, id: *id });
+        true
     }
 
     /// The receiver has not accepted the message.

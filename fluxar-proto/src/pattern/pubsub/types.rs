@@ -221,6 +221,9 @@ pub struct PublishOptions {
     pub meta: Bytes,
     /// It was published in an earlier session.
     pub resumed: Option<Resumed>,
+    /// With [`Qos::ExactlyOnce`]: once it is acknowledged, it is released only when the application says so, with
+    /// [`release_publication`](crate::Connection::release_publication). For durable stores (§12.17).
+    pub durable: bool,
 }
 
 impl PublishOptions {
@@ -247,6 +250,13 @@ impl PublishOptions {
     #[must_use]
     pub fn with_meta(mut self, meta: Bytes) -> Self {
         self.meta = meta;
+        self
+    }
+
+    /// Sets [`durable`](Self::durable).
+    #[must_use]
+    pub fn with_durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 
