@@ -27,6 +27,7 @@ use crate::stream_request::StreamRequest;
 /// connection is closed.
 pub struct Client<R: Runtime> {
     peer: Peer,
+    hub: Hub,
     router: Router,
     runtime: R,
 }
@@ -64,7 +65,7 @@ impl<R: Runtime> Client<R> {
 
     /// Where what the server publishes goes, and what it subscribes to comes from.
     pub fn hub(&self) -> &Hub {
-        self.peer.hub()
+        &self.hub
     }
 
     /// The connection without its owner: does not close when it is dropped.
@@ -149,12 +150,13 @@ impl<R: Runtime> ClientBuilder<R> {
         let connection = Connection::initiate(self.settings.config.clone(), began, ids);
         let remote = link.remote();
         let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
-        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, hub);
+        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, hub.tasks().clone());
         if let Some(store) = self.store {
             let keeper = Keeper::new(store);
             Keeper::start(
                 keeper.map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?,
                 &shared,
+                hub.clone(),
             );
         }
         let driver = Driver::new(
@@ -162,11 +164,13 @@ impl<R: Runtime> ClientBuilder<R> {
             link,
             shared.clone(),
             self.router.clone(),
+            hub.clone(),
             &self.settings,
             BytesMut::new(),
         );
         self.runtime.spawn(driver);
-        let client = Client { peer: Peer::new(shared.clone()), router: self.router, runtime: self.runtime };
+        let client =
+            Client { peer: Peer::new(shared.clone()), hub, router: self.router, runtime: self.runtime };
         shared.established().await?;
         Ok(client)
     }

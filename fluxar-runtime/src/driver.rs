@@ -13,6 +13,7 @@ use fluxar_proto::{ConnectionError, Instant, Timeout, TransmitBuf};
 
 use crate::farewell::poll_discard;
 use crate::handler::Router;
+use crate::hub::Hub;
 use crate::runtime::{Link, Runtime, Timer};
 use crate::settings::Settings;
 use crate::shared::{Chores, Shared};
@@ -51,6 +52,9 @@ pub(crate) struct Driver<R: Runtime> {
     link: R::Link,
     shared: Arc<Shared>,
     router: Router,
+    /// Where what the peer publishes goes, and what it subscribes to comes from. The driver alone keeps it, so that no handle
+    /// does.
+    hub: Hub,
     write_timeout: Duration,
     close_timeout: Duration,
     input: BytesMut,
@@ -91,6 +95,7 @@ impl<R: Runtime> Driver<R> {
         link: R::Link,
         shared: Arc<Shared>,
         router: Router,
+        hub: Hub,
         settings: &Settings,
         input: BytesMut,
     ) -> Self {
@@ -102,6 +107,7 @@ impl<R: Runtime> Driver<R> {
             link,
             shared,
             router,
+            hub,
             write_timeout: settings.write_timeout,
             close_timeout: settings.config.close_timeout,
             input,
@@ -228,7 +234,7 @@ impl<R: Runtime> Driver<R> {
         if let Some(keeper) = self.shared.keeper() {
             keeper.take(&self.shared, &mut self.chores.for_hub);
         }
-        self.shared.hub().run(&self.shared, &mut self.chores.for_hub);
+        self.hub.run(&self.shared, &mut self.chores.for_hub);
     }
 
     /// Writes until all is written or the transport takes no more.

@@ -14,6 +14,7 @@ use chacha20::ChaCha12Rng;
 use fluxar_proto::message::IdGenerator;
 use fluxar_proto::{Error, Id, Payload, Publication, PublicationId, PublishOptions, Qos, Resumed};
 
+use crate::hub::Hub;
 use crate::line::Line;
 use crate::publish::{Fate, PublishError, fate_of, poll_unsent};
 use crate::queue::Purpose;
@@ -56,11 +57,11 @@ impl Keeper {
     }
 
     /// Keeps what goes over a connection that is about to begin.
-    pub(crate) fn start(self: Arc<Self>, shared: &Arc<Shared>) {
+    pub(crate) fn start(self: Arc<Self>, shared: &Arc<Shared>, hub: Hub) {
         shared.keep(self.clone());
-        let tasks = shared.hub().tasks();
+        let tasks = shared.tasks();
         tasks.spawn(self.clone().resume(shared.clone()));
-        tasks.spawn(self.work(shared.clone()));
+        tasks.spawn(self.work(shared.clone(), hub));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,7 +104,7 @@ impl Keeper {
     }
 
     /// Does what the driver has left to do, to the end of the connection.
-    async fn work(self: Arc<Self>, shared: Arc<Shared>) {
+    async fn work(self: Arc<Self>, shared: Arc<Shared>, hub: Hub) {
         loop {
             let work = poll_fn(|cx| {
                 let _replaced;
@@ -121,31 +122,31 @@ impl Keeper {
                 None => return,
                 Some(Work::Completed(id)) => note(self.store.remove(id).await),
                 Some(Work::Released(id)) => note(self.store.forget(id).await),
-                Some(Work::Publication(publication)) => self.handle(&shared, publication).await,
+                Some(Work::Publication(publication)) => self.handle(&shared, &hub, publication).await,
             }
         }
     }
 
     /// Handles a publication of the peer's, unless that was done before.
-    async fn handle(&self, shared: &Arc<Shared>, publication: Publication) {
+    async fn handle(&self, shared: &Arc<Shared>, hub: &Hub, publication: Publication) {
         let id = publication.id.wire_id();
         // It may have come in an earlier session, where it is still being handled.
-        let claim = shared.hub().claims().claim(id).await;
+        let claim = hub.claims().claim(id).await;
         // Then it will come again.
         let result =
-            if self.lock().closed { Err(stopped()) } else { self.accept(shared, &publication).await };
+            if self.lock().closed { Err(stopped()) } else { self.accept(shared, hub, &publication).await };
         drop(claim);
         shared.stalled().fetch_sub(publication.payload.len(), Ordering::Relaxed);
         // `Gone` where the connection has ended.
         shared.settle(publication.id, result).ok();
     }
 
-    async fn accept(&self, shared: &Arc<Shared>, publication: &Publication) -> Result<(), Error> {
+    async fn accept(&self, shared: &Arc<Shared>, hub: &Hub, publication: &Publication) -> Result<(), Error> {
         let id = publication.id.wire_id();
         if self.store.is_accepted(id).await.map_err(failed)? {
             return Ok(());
         }
-        shared.hub().publish_for(shared, publication).await?;
+        hub.publish_for(shared, publication).await?;
         self.store.accept(id).await.map_err(failed)
     }
 
@@ -177,7 +178,7 @@ impl Keeper {
                 Ok(Some(publication)) if acknowledged => shared.forget_publication(publication),
                 Ok(Some(publication)) => {
                     let (keeper, shared) = (self.clone(), shared.clone());
-                    shared.hub().tasks().clone().spawn(async move {
+                    shared.tasks().clone().spawn(async move {
                         if let Err(error) = keeper.follow(&shared, id, publication, qos).await {
                             tracing::debug!(%id, %error, "a message of an earlier session was not accepted");
                         }

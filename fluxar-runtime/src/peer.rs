@@ -10,7 +10,6 @@ use fluxar_proto::{Code, ConnectionError, Error, PeerInfo, Stats};
 
 use crate::call::Call;
 use crate::handler::HandlerError;
-use crate::hub::Hub;
 use crate::message::Message;
 use crate::payload::{FromPayload, IntoPayload};
 use crate::publish::{Publish, To};
@@ -77,7 +76,7 @@ impl Peer {
         F: Fn(Message) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        Subscribe::new(To::Peer(&self.shared), filter, handler, self.shared.hub().tasks().clone())
+        Subscribe::new(To::Peer(&self.shared), filter, handler, self.shared.tasks().clone())
     }
 
     /// The same as a stream of messages.
@@ -87,10 +86,6 @@ impl Peer {
     /// As [`subscribe`](Self::subscribe).
     pub fn messages<'a>(&'a self, filter: &'a str) -> SubscribeMessages<'a> {
         SubscribeMessages::new(To::Peer(&self.shared), filter)
-    }
-
-    pub(crate) fn hub(&self) -> &Hub {
-        self.shared.hub()
     }
 
     /// Measures a round trip to the peer's protocol machinery and back (§8.3). Where the peer leaves this ping out and

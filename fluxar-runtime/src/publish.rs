@@ -164,7 +164,7 @@ impl Future for Publishing<'_> {
                     let published =
                         keeper.clone().publish((*shared).clone(), (*topic).into(), prepared, *waits);
                     // In a task of its own: what is in the store has to be followed to its end.
-                    shared.hub().tasks().spawn(async move { told.set(published.await) });
+                    shared.tasks().spawn(async move { told.set(published.await) });
                     Step::Passing(Passing::new(outcome))
                 }
                 Step::Sent(sent) => Step::Done(Some(fate_of(ready!(sent.poll(cx))))),

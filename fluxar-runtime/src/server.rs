@@ -404,12 +404,13 @@ impl<R: Runtime> Accept<R> {
             None => return,
         };
         let connection = offered.accept(clock.now());
-        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, self.hub.clone());
+        let shared =
+            Shared::new(connection, clock, remote, self.settings.call_timeout, self.hub.tasks().clone());
         let Some(_registered) = handshake.done(&shared) else { return };
         let store = self.store_by.as_ref().and_then(|choose| choose(&Peer::new(shared.clone())));
         if let Some(store) = store {
             match Keeper::new(store) {
-                Ok(keeper) => Keeper::start(keeper, &shared),
+                Ok(keeper) => Keeper::start(keeper, &shared, self.hub.clone()),
                 Err(error) => return tracing::error!(%error, "no randomness for a connection"),
             }
         }
@@ -418,7 +419,16 @@ impl<R: Runtime> Accept<R> {
             // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
             self.runtime.spawn(async move { hook(peer).await });
         }
-        Driver::new(&self.runtime, link, shared, self.router.clone(), &self.settings, input).await;
+        Driver::new(
+            &self.runtime,
+            link,
+            shared,
+            self.router.clone(),
+            self.hub.clone(),
+            &self.settings,
+            input,
+        )
+        .await;
     }
 }
 

@@ -19,10 +19,10 @@ pub(crate) use self::pubsub::ForHub;
 use self::pubsub::PubSubState;
 use self::streams::Streaming;
 use crate::clock::Clock;
-use crate::hub::Hub;
 use crate::keeper::Keeper;
 use crate::line::Line;
 use crate::queue::Queue;
+use crate::tasks::Tasks;
 
 /// One connection: the core behind a lock, and who waits for what.
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     clock: Clock,
     remote: String,
     call_timeout: Option<Duration>,
-    hub: Hub,
+    tasks: Tasks,
     keeper: OnceLock<Arc<Keeper>>,
     /// Bytes of publications of the peer that wait for room in the queues of subscribers.
     stalled: Arc<AtomicUsize>,
@@ -119,7 +119,7 @@ impl Shared {
         clock: Clock,
         remote: String,
         call_timeout: Option<Duration>,
-        hub: Hub,
+        tasks: Tasks,
     ) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +143,7 @@ impl Shared {
             clock,
             remote,
             call_timeout,
-            hub,
+            tasks,
             keeper: OnceLock::new(),
             stalled,
         })
@@ -193,9 +193,9 @@ impl Shared {
         self.keeper.get()
     }
 
-    /// Where what the peer publishes goes, and what it subscribes to comes from.
-    pub(crate) fn hub(&self) -> &Hub {
-        &self.hub
+    /// Runs tasks, where no runtime is at hand.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Does something with the connection that the driver has to follow up.
