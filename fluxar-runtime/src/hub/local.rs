@@ -268,11 +268,8 @@ impl LocalQueue {
     pub(crate) fn unsubscribe(self: &Arc<Self>) {
         match self.hub.upgrade() {
             Some(hub) => hub.leave(self),
-            None => {
-                let mut wakers = Vec::new();
-                self.end(None, &mut wakers);
-                wakers.into_iter().for_each(Waker::wake);
-            }
+            // It has ended with the hub.
+            None => self.lock().queue.clear(),
         }
     }
 
@@ -294,6 +291,20 @@ impl LocalQueue {
         drop(state);
         self.standing.end(error, last, wakers);
         left
+    }
+
+    /// The hub is gone. What waits can still be taken: nobody else would get it.
+    pub(super) fn orphan(&self, wakers: &mut Vec<Waker>) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.over, true) {
+            return;
+        }
+        let paused = std::mem::take(&mut state.paused);
+        state.queue.extend(paused.into_values());
+        wakers.extend(state.consumer.take());
+        let last = state.stats();
+        drop(state);
+        self.standing.end(Some(Error::unavailable("the hub is gone")), last, wakers);
     }
 
     /// Which of the hub's subscriptions it is.
@@ -322,7 +333,7 @@ impl State {
     /// Takes the first message, unless too many are held.
     fn take(&mut self, inflight: usize) -> Option<Local> {
         let first = self.queue.front()?;
-        if first.qos > Qos::AtMostOnce && self.held.len() >= inflight {
+        if first.qos > Qos::AtMostOnce && self.held.len() >= inflight && !self.over {
             return None;
         }
         let entry = self.queue.pop_front()?;

@@ -286,7 +286,7 @@ impl Drop for Inner {
         let routing = self.routing.get_mut().unwrap_or_else(|error| error.into_inner());
         let mut wakers = Vec::new();
         for queue in routing.local_queues() {
-            queue.end(Some(Error::unavailable("the hub is gone")), &mut wakers);
+            queue.orphan(&mut wakers);
         }
         wakers.into_iter().for_each(Waker::wake);
     }
