@@ -245,7 +245,7 @@ async fn whoever_never_grants_holds_up_itself(net: Net) {
     }
     // Each gets its 2,000 bytes, and at most a message more.
     let peer = streams.peer().await;
-    let mut got = HashMap::from_iter(openings.iter().map(|opening| (opening.id, 0)));
+    let mut got: HashMap<_, _> = openings.iter().map(|opening| (opening.id, 0)).collect();
     while got.values().any(|got| *got < 2000) {
         let message = wire.receive().await;
         assert!(matches!(message.does(), None | Some(verb::ITEMS)), "{message:?}");

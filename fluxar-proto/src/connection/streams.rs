@@ -42,7 +42,8 @@ impl Connection {
         self.streams.room()
     }
 
-    /// Asks for a [`StreamEvent::Capacity`](crate::StreamEvent::Capacity) as soon as there is room, as a `Blocked` does.
+    /// Asks for a [`StreamEvent::Capacity`](crate::StreamEvent::Capacity) as soon as there is more room than now, as a
+    /// `Blocked` does; at once where no stream of ours is open, so that nothing will make room.
     pub fn want_stream_capacity(&mut self) {
         if self.error.is_none() {
             self.streams.want_capacity();

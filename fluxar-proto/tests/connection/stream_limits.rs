@@ -141,6 +141,8 @@ fn who_finds_no_room_for_a_stream_is_told_once_when_there_is() {
     script.connection.want_stream_capacity();
     assert_eq!(told(&mut script), [Note::Capacity], "there is room already");
     assert!(open(&mut script).is_ok());
+    script.connection.want_stream_capacity();
+    assert_eq!(told(&mut script), [], "there is no more than there was");
     open(&mut script).unwrap();
     script.connection.want_stream_capacity();
     assert_eq!(told(&mut script), [], "there is none");

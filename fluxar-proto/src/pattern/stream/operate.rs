@@ -66,10 +66,11 @@ impl Streams {
         }
     }
 
-    /// Asks for a `Capacity` when there is room for a stream.
+    /// Asks for a `Capacity` when there is more room for streams.
     pub(crate) fn want_capacity(&mut self) {
         self.waiting = true;
-        if self.started {
+        // Where nothing is open, nothing will make room: what there is has to be announced now.
+        if self.started && self.open.0 == 0 {
             self.relieve();
         }
     }
