@@ -5,11 +5,13 @@
 pub mod chaos;
 pub mod garbage;
 pub mod honest;
+pub mod hubs;
 pub mod net;
 pub mod process;
 pub mod random;
 pub mod signal;
 pub mod site;
 pub mod streaming;
+pub mod topics;
 pub mod verbs;
 pub mod wire;

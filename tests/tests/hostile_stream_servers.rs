@@ -44,6 +44,9 @@ async fn opened(client: &Client, wire: &mut Wire) -> (Stream<u64>, Id) {
     }
 }
 
+/// Something that must not be said of the stream with this id.
+type Wrong = fn(Id) -> Message;
+
 /// What a client closes the connection for, on whose stream a server sends `messages`; all that waits there learns of it.
 async fn verdict(terms: Terms, messages: impl Fn(Id) -> Vec<Message>) -> Code {
     let (client, mut wire) = met(terms).await;
@@ -66,7 +69,7 @@ async fn verdict(terms: Terms, messages: impl Fn(Id) -> Vec<Message>) -> Code {
 
 // spec: §5.15, §11.2, §11.3
 async fn what_a_server_may_not_send_ends_the_connection(_: Net) {
-    let wrong: [(fn(Id) -> Message, Code); 9] = [
+    let wrong: [(Wrong, Code); 9] = [
         (|id| Message::item(id).payload(&1), Code::PROTOCOL_VIOLATION),
         (|id| Message::items(id).payload(&[1]), Code::PROTOCOL_VIOLATION),
         (|id| Message::end(id), Code::PROTOCOL_VIOLATION),
