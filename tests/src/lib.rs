@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod garbage;
 pub mod honest;
 pub mod hubs;
+pub mod memory;
 pub mod net;
 pub mod process;
 pub mod random;

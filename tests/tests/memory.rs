@@ -1,12 +1,11 @@
 //! What peers can make a process hold, counted by its allocator. One test at a time: they share that count.
 
-use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fluxar::{Client, Code, ConnectionError, Raw};
 use fluxar_proto::{Timeout, frame};
-use fluxar_tests::net::{Flavor, Net, WATCHDOG, eventually, no_tasks_left, runtime};
+use fluxar_tests::memory::{MIB, Meter, alone, settled};
+use fluxar_tests::net::{Net, WATCHDOG, eventually};
 use fluxar_tests::process::open_files;
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
@@ -17,31 +16,6 @@ use tokio::net::TcpStream;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
-
-const MIB: usize = 1 << 20;
-
-/// Runs a test while no other one does.
-fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    runtime(Flavor::Multi).block_on(async {
-        tokio::time::timeout(WATCHDOG, test()).await.expect("the test hangs");
-        no_tasks_left().await;
-    });
-}
-
-/// How many bytes more than `before` are held at most while `work` runs.
-async fn peak_of<T>(work: impl Future<Output = T>) -> (usize, T) {
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let result = work.await;
-    (MEMORY.peak_usage().saturating_sub(before), result)
-}
-
-/// Waits until no more than `allowed` bytes are held beyond `before`.
-async fn back_to(before: usize, allowed: usize) {
-    eventually("the memory is given back", || MEMORY.current_usage() <= before + allowed).await;
-}
 
 /// A client of `site` works; whatever was needed once is there.
 async fn warm_up(site: &Site) -> Client {
@@ -81,20 +55,9 @@ fn ten_thousand_half_open_handshakes_leave_nothing_behind() {
             join_all((0..100).map(|number| half_open(round * 100 + number))).await;
         }
         eventually("the files are closed", || open_files() <= files).await;
-        back_to(before, MIB / 4).await;
+        MEMORY.back_to(before, MIB / 4).await;
         assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
     });
-}
-
-/// Waits until a number stays what it is for a while.
-async fn settled(number: impl Fn() -> usize) -> usize {
-    let mut last = (number(), 0);
-    while last.1 < 20 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let now = number();
-        last = (now, if now == last.0 { last.1 + 1 } else { 0 });
-    }
-    last.0
 }
 
 // spec: §15.3, §17.2
@@ -109,7 +72,7 @@ fn silent_links_hold_little_and_not_for_ever() {
         let client = warm_up(&site).await;
         let address = site.url().strip_prefix("tcp://").unwrap().to_owned();
         let files = open_files();
-        let (peak, silent) = peak_of(join_all((0..1000).map(|_| TcpStream::connect(&address)))).await;
+        let (peak, silent) = MEMORY.peak_of(join_all((0..1000).map(|_| TcpStream::connect(&address)))).await;
         assert!(peak < 1000 * 8 * 1024, "{peak} bytes for 1,000 links at both ends");
         // One of ours for each, and on the server's side no more than it bears.
         eventually("the oldest are cut", || open_files() <= files + 1000 + 300).await;
@@ -131,18 +94,19 @@ fn announced_lengths_reserve_nothing() {
         for _ in 0..20 {
             wires.push(site.wire().await);
         }
-        let (peak, ()) = peak_of(async {
-            for wire in &mut wires {
-                // Sixteen megabytes are allowed, and announced; a few bytes come.
-                wire.send_bytes(&frame::prefix(16 << 20)).await;
-                wire.send_bytes(&[0x87; 100]).await;
-            }
-            let peers = site.handle().peers();
-            assert_eq!(peers.len(), 21);
-            assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
-            settled(|| MEMORY.current_usage() / MIB).await;
-        })
-        .await;
+        let (peak, ()) = MEMORY
+            .peak_of(async {
+                for wire in &mut wires {
+                    // Sixteen megabytes are allowed, and announced; a few bytes come.
+                    wire.send_bytes(&frame::prefix(16 << 20)).await;
+                    wire.send_bytes(&[0x87; 100]).await;
+                }
+                let peers = site.handle().peers();
+                assert_eq!(peers.len(), 21);
+                assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
+                settled(|| MEMORY.current_usage() / MIB).await;
+            })
+            .await;
         assert!(peak < 20 * 200 * 1024, "{peak} bytes for 20 links that announced {} MiB", 20 * 16);
     });
 }
@@ -175,30 +139,31 @@ fn a_peer_that_never_reads_costs_what_its_limits_say() {
         let client = warm_up(&site).await;
         let before = MEMORY.current_usage();
         let mut wire = site.wire().await;
-        let (peak, ()) = peak_of(async {
-            let request = Message::call("large");
-            for _ in 0..32 {
-                wire.send(&Message::call("large")).await;
-            }
-            // And all that costs nothing more: pings, updates of nothing, cancels of nothing.
-            let mut noise = Vec::new();
-            for _ in 0..50 {
-                noise.extend(Message::control("ping").frame());
-                noise.extend(Message::update(request.id).payload(&"x".repeat(100)).frame());
-            }
-            for _ in 0..100 {
-                if wire.try_send_bytes(&noise).await.is_err() {
-                    break;
+        let (peak, ()) = MEMORY
+            .peak_of(async {
+                let request = Message::call("large");
+                for _ in 0..32 {
+                    wire.send(&Message::call("large")).await;
                 }
-            }
-            assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
-            ended.reached(1).await;
-        })
-        .await;
+                // And all that costs nothing more: pings, updates of nothing, cancels of nothing.
+                let mut noise = Vec::new();
+                for _ in 0..50 {
+                    noise.extend(Message::control("ping").frame());
+                    noise.extend(Message::update(request.id).payload(&"x".repeat(100)).frame());
+                }
+                for _ in 0..100 {
+                    if wire.try_send_bytes(&noise).await.is_err() {
+                        break;
+                    }
+                }
+                assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
+                ended.reached(1).await;
+            })
+            .await;
         // As many responses as it may have calls, once as values and once encoded; and the buffers.
         assert!(peak < 32 * MIB / 4 + 8 * MIB, "{peak} bytes");
         drop(wire);
-        back_to(before, MIB / 2).await;
+        MEMORY.back_to(before, MIB / 2).await;
         assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
     });
 }
@@ -214,16 +179,17 @@ fn floods_of_updates_are_held_within_their_limits() {
         for call in &calls {
             wire.send(call).await;
         }
-        let (peak, ()) = peak_of(async {
-            for round in 0..20 {
-                for call in &calls {
-                    wire.send(&Message::update(call.id).payload(&"x".repeat(40_000))).await;
+        let (peak, ()) = MEMORY
+            .peak_of(async {
+                for round in 0..20 {
+                    for call in &calls {
+                        wire.send(&Message::update(call.id).payload(&"x".repeat(40_000))).await;
+                    }
+                    assert_eq!(client.call::<u32>("echo", &round).await, Ok(round));
                 }
-                assert_eq!(client.call::<u32>("echo", &round).await, Ok(round));
-            }
-            wire.ping().await;
-        })
-        .await;
+                wire.ping().await;
+            })
+            .await;
         // 40 MB were sent, of which 4 MiB may be held.
         assert!(peak < 4 * MIB + 3 * MIB, "{peak} bytes");
         let peer = site.handle().peers().remove(1);
@@ -239,17 +205,18 @@ fn floods_of_refusals_are_cut_off_before_they_cost() {
         let client = warm_up(&site).await;
         let flood: Vec<u8> = (0..30_000).flat_map(|_| Message::call("no such method").frame()).collect();
         let before = MEMORY.current_usage();
-        let (peak, ()) = peak_of(async {
-            for _ in 0..5 {
-                let mut wire = site.wire().await;
-                // It may be cut off before all is sent.
-                wire.try_send_bytes(&flood).await.ok();
-                assert_eq!(wire.closed_for().await, Code::RESOURCE_EXHAUSTED);
-            }
-        })
-        .await;
+        let (peak, ()) = MEMORY
+            .peak_of(async {
+                for _ in 0..5 {
+                    let mut wire = site.wire().await;
+                    // It may be cut off before all is sent.
+                    wire.try_send_bytes(&flood).await.ok();
+                    assert_eq!(wire.closed_for().await, Code::RESOURCE_EXHAUSTED);
+                }
+            })
+            .await;
         assert!(peak < 4 * MIB, "{peak} bytes");
-        back_to(before, MIB / 2).await;
+        MEMORY.back_to(before, MIB / 2).await;
         assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
     });
 }
@@ -284,7 +251,7 @@ fn a_long_life_leaves_nothing_behind() {
         work(30).await;
         let before = settled(|| MEMORY.current_usage()).await;
         work(200).await;
-        back_to(before, MIB / 4).await;
+        MEMORY.back_to(before, MIB / 4).await;
         let stats = client.stats();
         assert_eq!((stats.calls_in_flight, stats.requests_running), (0, 0));
     });
@@ -315,7 +282,7 @@ fn connections_that_end_give_everything_back() {
         }
         eventually("the rest are gone", || site.handle().peers().len() == 1).await;
         eventually("the files are closed", || open_files() <= files).await;
-        back_to(before, MIB / 4).await;
+        MEMORY.back_to(before, MIB / 4).await;
     });
 }
 
@@ -323,7 +290,7 @@ fn connections_that_end_give_everything_back() {
 #[test]
 fn the_allocator_counts() {
     alone(|| async {
-        let (peak, kept) = peak_of(async { vec![0u8; 3 * MIB] }).await;
+        let (peak, kept) = MEMORY.peak_of(async { vec![0u8; 3 * MIB] }).await;
         assert!(peak.abs_diff(3 * MIB) < MIB / 8, "{peak}");
         let before = MEMORY.current_usage();
         drop(kept);

@@ -234,8 +234,8 @@ async fn streams_wait_in_line_for_slots(net: Net) {
         let _ = tokio::time::timeout(Duration::from_millis(1), opening.into_future()).await;
     });
     tokio::join!(join_all(openings), join_all(leaving));
-    let order = order.lock().unwrap();
-    let noted: Vec<u32> = order.iter().copied().filter(|number| *number != u32::MAX).collect();
+    let mut noted = order.lock().unwrap().clone();
+    noted.retain(|number| *number != u32::MAX);
     assert!(noted.is_sorted(), "{noted:?}");
     assert_eq!((opened.get(), noted.len()), (1000, 1000));
     nothing_left(&site, &client).await;
