@@ -50,6 +50,8 @@ pub(super) struct Subscriber {
     /// How many deliveries were sent or dropped (§12.6), and whether the peer has to be told the number.
     count: u64,
     gap: bool,
+    /// How many messages with acknowledgement were sent: they have numbers in that order.
+    sent: u64,
     received: u64,
     dropped: u64,
 }
@@ -89,6 +91,7 @@ impl Subscriber {
             wants_room: false,
             count: 0,
             gap: false,
+            sent: 0,
             received: 0,
             dropped: 0,
         }
@@ -217,7 +220,9 @@ impl Subscriber {
                 ended: true,
             });
         };
-        for Untold { message, attempts, .. } in self.sender.clear(desk, open) {
+        let mut untold = self.sender.clear(desk, open);
+        untold.sort_unstable_by_key(|untold| untold.tag);
+        for Untold { message, attempts, .. } in untold {
             tell(desk, message, attempts);
         }
         for message in core::mem::take(&mut self.queue) {
@@ -379,7 +384,8 @@ impl Subscriber {
             topic: self.wildcard,
         };
         if qos > Qos::AtMostOnce {
-            let first = First { id, tag: 0, qos, attempt, message: message.clone() };
+            self.sent += 1;
+            let first = First { id, tag: self.sent, qos, attempt, message: message.clone() };
             self.sender.begin(first, cx.now, desk, cx.open);
         }
         Some(delivery(id, self.id, message, marks))
