@@ -203,7 +203,7 @@ impl Connection {
     ) -> Result<(), ConnectionError> {
         let error = Error::new(Code::UNIMPLEMENTED, why);
         let Self { budget, refusals, .. } = self;
-        Ok(refusals.refuse(envelope.kind, envelope.id, error, now, budget)?)
+        Ok(refusals.refuse(envelope.kind, envelope.id, None, error, now, budget)?)
     }
 
     fn drop_message(&mut self) -> Result<(), ConnectionError> {

@@ -54,7 +54,7 @@ pub mod key {
     pub const TOPIC: &str = "topic";
     /// bool: true on a retransmission.
     pub const DUP: &str = "dup";
-    /// uint, from 1: which attempt this is.
+    /// uint, from 1: which attempt this is, or which one a `nack` answers.
     pub const ATTEMPT: &str = "attempt";
     /// uint: the opener's receive window of a stream, in bytes.
     pub const WINDOW: &str = "window";

@@ -17,6 +17,16 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Answers an opening of the peer with an error, without having acted on it (§5.16).
     pub(crate) fn refuse(&mut self, kind: Kind, id: Id, error: Error) -> Result<(), ConnectionError> {
-        Ok(self.refusals.refuse(kind, id, error, self.now, self.budget)?)
+        Ok(self.refusals.refuse(kind, id, None, error, self.now, self.budget)?)
+    }
+
+    /// The same for a message with acknowledgement, of which this is one attempt (§12.8).
+    pub(crate) fn refuse_attempt(
+        &mut self,
+        id: Id,
+        attempt: u32,
+        error: Error,
+    ) -> Result<(), ConnectionError> {
+        Ok(self.refusals.refuse(Kind::Message, id, Some(attempt), error, self.now, self.budget)?)
     }
 }

@@ -63,6 +63,12 @@ impl Outgoing {
         self
     }
 
+    /// Says which attempt of a message a `nack` answers (§12.8).
+    pub(crate) fn of_attempt(mut self, attempt: u32) -> Self {
+        self.meta = build_bytes(|out| out.map(1)?.str(key::ATTEMPT)?.u32(attempt)?.ok());
+        self
+    }
+
     /// How long the message is, in bytes (§5.13).
     pub(crate) fn encoded_len(&self) -> usize {
         self.with_envelope(|envelope| envelope.encoded_len()).unwrap_or(0)

@@ -10,9 +10,18 @@ use crate::time::Instant;
 /// The refusals that wait to be sent: as many as the peer may cause at once.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    waiting: VecDeque<(Kind, Id, Error)>,
+    waiting: VecDeque<Refusal>,
     capacity: usize,
     count: u64,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    kind: Kind,
+    id: Id,
+    /// Of a message with acknowledgement: which one is refused.
+    attempt: Option<u32>,
+    error: Error,
 }
 
 impl Refusals {
@@ -29,6 +38,7 @@ impl Refusals {
         &mut self,
         kind: Kind,
         id: Id,
+        attempt: Option<u32>,
         error: Error,
         now: Instant,
         budget: &mut Budget,
@@ -38,19 +48,23 @@ impl Refusals {
             return Err(Violation::Flood);
         }
         self.count += 1;
-        self.waiting.push_back((kind, id, error.with_processed(false)));
+        self.waiting.push_back(Refusal { kind, id, attempt, error: error.with_processed(false) });
         Ok(())
     }
 
     /// The next refusal, in the form that the type of its opening calls for.
     pub(crate) fn poll(&mut self, now: Instant, ids: &mut IdSource) -> Option<Outgoing> {
-        let (kind, reference, error) = self.waiting.pop_front()?;
+        let Refusal { kind, id, attempt, error } = self.waiting.pop_front()?;
         let target = match kind {
             Kind::Stream => Target::Verb(verb::END),
             Kind::Message => Target::Verb(verb::NACK),
             _ => Target::Null,
         };
-        Some(Outgoing::new(kind, ids.next(now), Some(reference), target).with_result(Err(error)))
+        let refusal = Outgoing::new(kind, ids.next(now), Some(id), target).with_result(Err(error));
+        Some(match attempt {
+            Some(attempt) => refusal.of_attempt(attempt),
+            None => refusal,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {

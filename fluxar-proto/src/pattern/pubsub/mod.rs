@@ -206,11 +206,13 @@ impl PubSub {
         loop {
             let (MessageId { place, id }, error) = self.desk.nacks.pop_front()?;
             let (home, slot) = place?;
-            if self.receiver_of(home).is_some_and(|receiver| receiver.send_last(slot, id, cx.open)) {
+            let Some(receiver) = self.receiver_of(home) else { continue };
+            if let Some(attempt) = receiver.send_last(slot, id, cx.open) {
                 let nack =
                     Outgoing::new(Kind::Message, cx.ids.next(cx.now), Some(id), Target::Verb(verb::NACK));
+                let nack = nack.with_result(Err(error)).of_attempt(attempt);
                 let limit = u32::try_from(self.peer_max_message).unwrap_or(u32::MAX);
-                return Some(nack.with_result(Err(error)).with_error_within(limit));
+                return Some(nack.with_error_within(limit));
             }
         }
     }
@@ -238,7 +240,8 @@ impl PubSub {
             loop {
                 let MessageId { place, id } = self.desk.pop_complete()?;
                 let Some((home, slot)) = place else { return Some(id) };
-                if self.receiver_of(home).is_some_and(|receiver| receiver.send_last(slot, id, cx.open)) {
+                let Some(receiver) = self.receiver_of(home) else { continue };
+                if receiver.send_last(slot, id, cx.open).is_some() {
                     return Some(id);
                 }
             }

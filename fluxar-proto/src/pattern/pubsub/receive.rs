@@ -136,16 +136,17 @@ impl PubSub {
     ) -> Result<(), ConnectionError> {
         let unknown = || Error::unknown("the receiver did not accept the message");
         let error = envelope.error.map_or_else(unknown, Error::from);
+        let attempt = envelope.meta.get_u64(key::ATTEMPT).filter(|attempt| *attempt > 0);
         let Self { publications, subscribers, desk, .. } = self;
         let wrong = |_| Violation::WrongRole(reference);
         match owner {
             Owner::Publications => {
-                let report = publications.sender.handle_nack(slot, error, cx.now, desk, cx.open);
+                let report = publications.sender.handle_nack(slot, attempt, error, cx.now, desk, cx.open);
                 publications.report(report.map_err(wrong)?, desk);
             }
             Owner::Subscriber(subscriber) => {
                 let Some(subscriber) = subscribers.get_mut(subscriber) else { return Ok(()) };
-                let report = subscriber.sender.handle_nack(slot, error, cx.now, desk, cx.open);
+                let report = subscriber.sender.handle_nack(slot, attempt, error, cx.now, desk, cx.open);
                 subscriber.report(report.map_err(wrong)?, desk);
             }
         }
@@ -262,7 +263,7 @@ impl PubSub {
         }
         if let Err(error) = check_publication(topic, envelope.meta) {
             if said.qos > Qos::AtMostOnce {
-                return cx.refuse(Kind::Message, envelope.id, error);
+                return cx.refuse_attempt(envelope.id, said.attempt, error);
             }
             self.desk.late += 1;
             return Ok(());
@@ -286,14 +287,14 @@ impl PubSub {
         }
         if let Some(Entity::Held(Home::Publications, slot)) = cx.open.get(envelope.id) {
             self.desk.late += 1;
-            self.receiver.repeated(slot, &mut self.desk);
+            self.receiver.repeated(slot, said.attempt, &mut self.desk);
             return Ok(());
         }
         if !self.receiver.has_room() {
             let error = Error::resource_exhausted("more publications are unsettled than there may be");
-            return cx.refuse(Kind::Message, envelope.id, error);
+            return cx.refuse_attempt(envelope.id, said.attempt, error);
         }
-        let message = self.receiver.admit(envelope.id, said.qos, cx.open);
+        let message = self.receiver.admit(envelope.id, said.qos, said.attempt, cx.open);
         if self.inbox.is_full(self.group) {
             self.inbox.note_dropped();
             let error = Error::resource_exhausted("too much is held of what was published");

@@ -31,6 +31,8 @@ pub(super) struct Receiver {
 struct Receiving {
     id: Id,
     qos: Qos,
+    /// The last one that came: what a `nack` answers.
+    attempt: u32,
     state: State,
 }
 
@@ -70,15 +72,16 @@ impl Receiver {
     }
 
     /// A new message came.
-    pub(super) fn admit(&mut self, id: Id, qos: Qos, open: &mut OpenIds) -> MessageId {
-        let slot = self.slots.insert(Receiving { id, qos, state: State::Held });
+    pub(super) fn admit(&mut self, id: Id, qos: Qos, attempt: u32, open: &mut OpenIds) -> MessageId {
+        let slot = self.slots.insert(Receiving { id, qos, attempt, state: State::Held });
         open.insert(id, self.entity(slot));
         MessageId { place: Some((self.home, slot)), id }
     }
 
     /// A message came again that is not settled. Only where it was acknowledged before there is something to say.
-    pub(super) fn repeated(&mut self, slot: usize, desk: &mut Desk) {
+    pub(super) fn repeated(&mut self, slot: usize, attempt: u32, desk: &mut Desk) {
         let Some(receiving) = self.slots.get_mut(slot) else { return };
+        receiving.attempt = receiving.attempt.max(attempt);
         if let State::Acked { waits, .. } = &mut receiving.state
             && !core::mem::replace(waits, true)
         {
@@ -144,15 +147,15 @@ impl Receiver {
         }
     }
 
-    /// A `nack` or a `complete` leaves, and ends what there is of the message; false where it need not.
-    pub(super) fn send_last(&mut self, slot: usize, id: Id, open: &mut OpenIds) -> bool {
-        let receiving = self.slots.get(slot).filter(|receiving| receiving.id == id);
-        let ends =
-            receiving.is_some_and(|receiving| matches!(receiving.state, State::Nacking | State::Completing));
-        if ends {
+    /// A `nack` or a `complete` leaves, and ends what there is of the message. The attempt that it answers; none where it
+    /// need not leave.
+    pub(super) fn send_last(&mut self, slot: usize, id: Id, open: &mut OpenIds) -> Option<u32> {
+        let receiving = self.slots.get(slot).filter(|receiving| receiving.id == id)?;
+        let attempt = receiving.attempt;
+        matches!(receiving.state, State::Nacking | State::Completing).then(|| {
             self.remove(slot, open);
-        }
-        ends
+            attempt
+        })
     }
 
     fn remove(&mut self, slot: usize, open: &mut OpenIds) {

@@ -232,10 +232,11 @@ impl<M: Weigh> Sender<M> {
         true
     }
 
-    /// The receiver has not accepted the message.
+    /// The receiver has not accepted the message: the attempt that it names, or the last one.
     pub(super) fn handle_nack(
         &mut self,
         slot: usize,
+        attempt: Option<u64>,
         error: Error,
         now: Instant,
         desk: &mut Desk,
@@ -243,8 +244,11 @@ impl<M: Weigh> Sender<M> {
     ) -> Result<Option<Report<M>>, WrongState> {
         let Some(sending) = self.slots.get(slot) else { return Ok(None) };
         let last = sending.attempt >= desk.patience.attempts;
+        // A later one is on its way, and will be answered for itself: who receives it does not know the message any more.
+        let crossed = attempt.is_some_and(|attempt| attempt < u64::from(sending.attempt));
         match &sending.state {
             State::Releasing { .. } => Err(WrongState),
+            State::Sent(_) | State::Failed if crossed => Ok(None),
             State::Failed => Ok(self.remove(slot, Outcome::GivenUp(error), desk, open)),
             // Another answer to an attempt that has failed already.
             State::Waiting(_) | State::Again(_) => Ok(None),

@@ -258,9 +258,9 @@ impl Subscription {
         if !self.receiver.has_room() {
             self.inbox.note_dropped();
             let error = Error::resource_exhausted("more messages are unsettled than the subscription allows");
-            return cx.refuse(Kind::Message, envelope.id, error);
+            return cx.refuse_attempt(envelope.id, said.attempt, error);
         }
-        let delivery = delivery(self.receiver.admit(envelope.id, said.qos, cx.open));
+        let delivery = delivery(self.receiver.admit(envelope.id, said.qos, said.attempt, cx.open));
         self.take(delivery, group, desk, cx.open);
         Ok(())
     }
@@ -287,7 +287,7 @@ impl Subscription {
             None => Ok(true),
             Some(Entity::Held(Home::Subscription(home), slot)) if home == self.slot && said.dup => {
                 desk.late += 1;
-                self.receiver.repeated(slot, desk);
+                self.receiver.repeated(slot, said.attempt, desk);
                 Ok(false)
             }
             Some(_) => Err(Violation::DuplicateId(id)),
