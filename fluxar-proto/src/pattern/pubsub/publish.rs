@@ -247,16 +247,13 @@ impl Publications {
 
     /// The sender has something to tell of a publication.
     pub(super) fn report(&mut self, report: Option<Report<Content>>, desk: &mut Desk) {
-        if let Some(Report { id, tag, qos, attempts, message, outcome }) = report {
+        if let Some(Report { id, tag, attempts, message, outcome }) = report {
             self.held -= message.weight();
             let fate = match outcome {
                 Outcome::Accepted => Fate::Accepted { attempts },
                 Outcome::Rejected(error) => Fate::Rejected { error, attempts },
                 Outcome::GivenUp(error) => Fate::GivenUp { error, attempts },
             };
-            if qos == Qos::ExactlyOnce && matches!(fate, Fate::Accepted { .. }) {
-                desk.events.push_back(PubSubEvent::Acknowledged(id));
-            }
             self.settle(PublicationId { slot: tag as usize, id }, fate, desk);
         }
         self.wake(desk);

@@ -181,7 +181,7 @@ impl PubSub {
         let Some(entity) = cx.open.get(id) else { return self.settle_unknown(verb, id, cx) };
         check_role(verb, id, entity)?;
         match (verb, entity) {
-            (Verb::Ack, Entity::Sent(owner, slot)) => self.handle_ack(owner, slot, cx),
+            (Verb::Ack, Entity::Sent(owner, slot)) => self.handle_ack(id, owner, slot, cx),
             (Verb::Complete, Entity::Sent(owner, slot)) => self.handle_complete(id, owner, slot, cx)?,
             (Verb::Release, Entity::Held(home, slot)) => {
                 let Self { receiver, subscriptions, desk, .. } = self;
@@ -211,16 +211,20 @@ impl PubSub {
         Ok(())
     }
 
-    fn handle_ack(&mut self, owner: Owner, slot: usize, cx: &mut Context<'_>) {
+    fn handle_ack(&mut self, id: Id, owner: Owner, slot: usize, cx: &mut Context<'_>) {
         let Self { publications, subscribers, desk, .. } = self;
         match owner {
             Owner::Publications => {
-                let report = publications.sender.handle_ack(slot, desk, cx.open);
+                let (report, releases) = publications.sender.handle_ack(slot, desk, cx.open);
+                if releases {
+                    // Also of one that was given up: its release, too, outlives the session (§12.17).
+                    desk.events.push_back(PubSubEvent::Acknowledged(id));
+                }
                 publications.report(report, desk);
             }
             Owner::Subscriber(subscriber) => {
                 let Some(subscriber) = subscribers.get_mut(subscriber) else { return };
-                let report = subscriber.sender.handle_ack(slot, desk, cx.open);
+                let (report, _) = subscriber.sender.handle_ack(slot, desk, cx.open);
                 subscriber.report(report, desk);
             }
         }

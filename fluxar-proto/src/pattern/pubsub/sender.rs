@@ -102,7 +102,6 @@ pub(super) struct Repeat<'a, M> {
 pub(super) struct Report<M> {
     pub(super) id: Id,
     pub(super) tag: u64,
-    pub(super) qos: Qos,
     pub(super) attempts: u32,
     pub(super) message: M,
     pub(super) outcome: Outcome,
@@ -200,20 +199,20 @@ impl<M: Weigh> Sender<M> {
         Some(Repeat { id, qos, attempt, message })
     }
 
-    /// The receiver has taken responsibility.
+    /// The receiver has taken responsibility. Whether it is to be told now that the message will not come again.
     pub(super) fn handle_ack(
         &mut self,
         slot: usize,
         desk: &mut Desk,
         open: &mut OpenIds,
-    ) -> Option<Report<M>> {
-        let sending = self.slots.get_mut(slot)?;
+    ) -> (Option<Report<M>>, bool) {
+        let Some(sending) = self.slots.get_mut(slot) else { return (None, false) };
         if matches!(sending.state, State::Releasing { .. }) {
-            return None;
+            return (None, false);
         }
         let (id, qos) = (sending.id, sending.qos);
         if qos != Qos::ExactlyOnce {
-            return self.remove(slot, Outcome::Accepted, desk, open);
+            return (self.remove(slot, Outcome::Accepted, desk, open), false);
         }
         self.stop_timer(slot, desk);
         let report = self.take_message(slot, State::Releasing { sent: false }, Outcome::Accepted);
@@ -221,7 +220,7 @@ impl<M: Weigh> Sender<M> {
         if !report.as_ref().is_some_and(|report| report.message.is_durable()) {
             desk.releases.push_back(SentId { owner: self.owner, slot, id });
         }
-        report
+        (report, true)
     }
 
     /// The application has noted that a message was acknowledged, and lets it be released. Whether there is such a one.
@@ -327,12 +326,12 @@ impl<M: Weigh> Sender<M> {
     /// The message is not kept any more, but its place in flight is.
     fn take_message(&mut self, slot: usize, state: State<M>, outcome: Outcome) -> Option<Report<M>> {
         let sending = self.slots.get_mut(slot)?;
-        let Sending { id, tag, qos, attempt: attempts, .. } = *sending;
+        let Sending { id, tag, attempt: attempts, .. } = *sending;
         match core::mem::replace(&mut sending.state, state) {
             State::Sent(message) | State::Waiting(message) | State::Again(message) => {
                 self.bytes -= message.weight();
                 self.kept -= 1;
-                Some(Report { id, tag, qos, attempts, message, outcome })
+                Some(Report { id, tag, attempts, message, outcome })
             }
             State::Failed | State::Releasing { .. } => None,
         }

@@ -434,8 +434,8 @@ pub enum PubSubEvent {
     Publication,
     /// A publication has its [`Fate`], for [`take_fate`](crate::Connection::take_fate).
     Fate(PublicationId),
-    /// A publication of ours with [`Qos::ExactlyOnce`] was acknowledged: it need not be sent again, only released. For
-    /// durable stores.
+    /// A publication of ours with [`Qos::ExactlyOnce`] was acknowledged, perhaps after it was given up: it need not be sent
+    /// again, only released. For durable stores.
     Acknowledged(Id),
     /// A publication of ours with [`Qos::ExactlyOnce`] is forgotten by its receiver: the end of it. For durable stores.
     Completed(Id),
