@@ -247,10 +247,13 @@ impl World {
                 app.announced.push(publication);
             }
             PubSubEvent::Acknowledged(id) => {
-                app.acknowledged.insert(id, app.names[&id]);
+                let number = app.names[&id];
+                assert!(self.routes[end].letters[&number].was_handled(), "{number}");
+                app.acknowledged.insert(id, number);
             }
             PubSubEvent::Completed(id) => {
-                app.acknowledged.remove(&id);
+                // §12.17: what is released was to be stored before.
+                assert!(app.acknowledged.remove(&id).is_some(), "{id} was released, and nobody knows of it");
             }
             PubSubEvent::Released(id) => {
                 app.remembered.remove(&id);

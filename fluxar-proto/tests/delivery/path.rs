@@ -89,7 +89,7 @@ impl Letter {
         }
     }
 
-    fn was_handled(&self) -> bool {
+    pub(crate) fn was_handled(&self) -> bool {
         self.handled > 0
     }
 }

@@ -71,6 +71,28 @@ fn a_nack_answers_the_retransmission_that_came_before_it() {
     assert_eq!((pair.a().poll_timeout(), pair.b().poll_timeout()), (None, None));
 }
 
+// spec: §12.9, §12.17
+#[test]
+fn who_stores_messages_learns_of_an_ack_that_comes_after_they_were_given_up() {
+    let mut pair = Pair::established(&config(|c| {
+        c.limits.heartbeat_ms = 0;
+        (c.ack_timeout, c.attempts) = (ms(50), 1);
+    }));
+    let now = pair.now;
+    let options = PublishOptions::new().with_qos(Qos::ExactlyOnce);
+    let id = pair.a().publish(now, "orders", uint(1), options).unwrap().unwrap().wire_id();
+    pair.wait(ms(60));
+    assert!(matches!(fates_of_a(&mut pair)[..], [Fate::GivenUp { attempts: 1, .. }]));
+    let (message, _) = next(&mut pair);
+    pair.b().ack(message).unwrap();
+    pair.drive();
+    let events = pubsub_events(&pair.events(A));
+    let [PubSubEvent::Acknowledged(one), PubSubEvent::Completed(other)] = events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((one, other), (id, id));
+}
+
 // spec: §12.4, §12.15
 #[test]
 fn what_an_ended_subscription_leaves_is_told_in_the_order_in_which_it_was_sent() {
