@@ -307,6 +307,8 @@ impl PubSub {
         if !subscriptions.is_empty() || !subscribers.is_empty() {
             let error = why.call_error(true);
             subscriptions.iter_mut().for_each(|(_, subscription)| subscription.wind_up(error.clone(), desk));
+            // Nobody will answer that they have ended.
+            subscriptions.retain(|_, subscription| !subscription.is_done());
             for (_, subscriber) in subscribers.iter_mut().filter(|(_, subscriber)| subscriber.is_open()) {
                 subscriber.over(&error, desk, open);
             }
