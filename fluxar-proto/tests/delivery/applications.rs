@@ -221,7 +221,7 @@ impl World {
         for event in self.pair.events(end) {
             match event {
                 Event::PubSub(event) => self.note(end, event),
-                Event::Closed(error) => assert!(self.pair.ends[end].error.is_some(), "{error}"),
+                Event::Closed(error) => assert_eq!(self.pair.side(end).error(), Some(&error)),
                 _ => {}
             }
         }

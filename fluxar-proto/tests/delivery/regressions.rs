@@ -120,3 +120,15 @@ fn what_an_ended_subscription_leaves_is_told_in_the_order_in_which_it_was_sent()
     assert_eq!(numbers(left), [2, 3, 4]);
     assert!(matches!(events.last(), Some(Event::PubSub(PubSubEvent::Unsubscribed(id))) if *id == subscriber));
 }
+
+// spec: §12.12
+#[test]
+fn a_subscription_that_is_ending_when_its_session_is_closed_leaves_nothing() {
+    let options = SubscribeOptions::new();
+    let (mut pair, subscription, _) = subscribed(&config(|_| ()), "jobs", options, QueueLimits::default());
+    let now = pair.now;
+    pair.a().unsubscribe(subscription).unwrap();
+    pair.a().close(now, None);
+    pair.drive();
+    assert_eq!((pair.a().stats().subscriptions, pair.b().stats().subscribers), (0, 0));
+}

@@ -1,16 +1,22 @@
-//! Messages that outlive a session: the link breaks, and both sides go on from what they have stored (§12.17).
+//! Messages that outlive a session: the link breaks, or a side closes it, and both go on from what they have stored (§12.17).
 
-use fluxar_proto::Resumed;
+use fluxar_proto::{Error, Resumed};
 
 use crate::subscriptions::Stand;
-use crate::support::{A, B};
+use crate::support::{A, B, ms};
 use crate::world::World;
 
 impl World {
-    /// The link breaks, and another one takes its place.
+    /// The link breaks, or somebody closes the session, and another one takes its place.
     pub(crate) fn reconnect(&mut self) {
-        self.pair.cut();
-        self.pair.drive();
+        let now = self.pair.now;
+        match self.rng.below(4) {
+            0 => self.pair.a().close(now, None),
+            1 => self.pair.b().close(now, Some(Error::unavailable("that was it"))),
+            _ => self.pair.cut(),
+        }
+        // Longer than a close may take.
+        self.pair.wait(ms(6_000));
         for end in [A, B] {
             self.bury(end);
         }

@@ -205,8 +205,8 @@ impl World {
     pub(crate) fn check_bounds(&mut self) {
         for end in [A, B] {
             let settings = self.settings[end].clone();
-            assert_eq!(self.pair.ends[end].error, None, "nobody has done anything wrong");
             let side = self.pair.side(end);
+            assert_eq!(side.error(), None, "nobody has done anything wrong");
             let stats = side.stats();
             // §15.3: what is held is bounded; one message is always admitted.
             let most = settings.publish_buffer + 5_000 + 2 * COST;
