@@ -18,7 +18,8 @@ impl World {
     /// Whether there was room.
     pub(crate) fn publish_one(&mut self, end: usize, qos: Qos, len: usize) -> bool {
         let topic = ["orders.new", "orders.old", "m"][self.rng.below(3)];
-        let letter = Letter::new(qos, qos, topic, len, self.rng.below(4) == 0);
+        let mut letter = Letter::new(qos, qos, topic, len, self.rng.below(4) == 0);
+        letter.since = self.pair.now;
         let number = self.next_number();
         let mut options = PublishOptions::new().with_qos(qos).with_meta(letter.meta(number));
         options.retain = letter.marked;
@@ -37,6 +38,11 @@ impl World {
                 self.apps[end].waits = true;
                 false
             }
+            Err(PublishError::NoInflight) => {
+                // §12.11: the peer takes none at all.
+                assert!(qos > Qos::AtMostOnce && self.settings[1 - end].limits.max_inflight == 0);
+                false
+            }
             Err(error) => {
                 let limit = self.settings[1 - end].limits.max_message as usize;
                 assert!(matches!(error, PublishError::TooLarge { .. }) && len + 300 > limit, "{error}");
@@ -50,7 +56,7 @@ impl World {
         while let Some((number, resumed)) = self.apps[end].backlog.front().copied() {
             let letter = self.routes[end].letters.get_mut(&number).unwrap();
             if !resumed.released {
-                letter.before = resumed.attempt;
+                (letter.before, letter.since) = (resumed.attempt, self.pair.now);
             }
             let mut options = PublishOptions::new().with_qos(letter.qos).with_meta(letter.meta(number));
             options = options.with_resumed(resumed);
@@ -129,7 +135,7 @@ impl World {
             return None;
         };
         let seen = Seen::from(publication);
-        let number = self.routes[1 - end].hand(&seen);
+        let number = self.routes[1 - end].hand(&seen, self.pair.now);
         Some((seen, number))
     }
 
@@ -272,7 +278,7 @@ impl World {
             return;
         }
         let number = app.open.remove(&publication).expect("a publication of ours");
-        if let Some(attempt) = self.routes[end].learn(number, fate) {
+        if let Some(attempt) = self.routes[end].learn(number, fate, self.pair.now) {
             let id = publication.wire_id();
             self.apps[end].backlog.push_back((number, Resumed { id, attempt, released: false }));
         }

@@ -1,11 +1,15 @@
 //! Messages on their way from one application to another: what was sent, what was seen of it, and what may be.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fluxar_proto::{Code, Delivery, Error, Fate, MessageId, Payload, Publication, Qos};
+use fluxar_proto::{Code, Config, Delivery, Error, Fate, Instant, MessageId, Payload, Publication, Qos};
 
 use crate::support::{cbor, item};
+
+/// The least wait before a repetition that nobody has asked for.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The codes that make a repetition pointless (§12.8).
 const POINTLESS: [Code; 8] = [
@@ -45,6 +49,8 @@ pub(crate) struct Letter {
     pub(crate) marked: bool,
     /// How often it was sent before: in earlier sessions, or to another member of a group.
     pub(crate) before: u32,
+    /// When it was handed over to be sent, in this session.
+    pub(crate) since: Instant,
     /// Attempts as which the application got it, in this session.
     handed: Vec<u32>,
     /// The application has it and has not answered.
@@ -67,6 +73,7 @@ impl Letter {
             len,
             marked,
             before: 0,
+            since: Instant::ZERO,
             handed: vec![],
             held: false,
             accepted: false,
@@ -132,15 +139,18 @@ pub(crate) struct Path {
     pub(crate) letters: BTreeMap<u64, Letter>,
     /// For each mode, the last message that arrived for the first time.
     newest: BTreeMap<Qos, u64>,
-    /// How often the sender tries.
+    /// How often the sender tries,
     attempts: u32,
+    /// and how long it waits at least before it tries again, unless the application names another time.
+    patience: Duration,
     /// The last message of which it was told that the subscription had ended.
     ended: u64,
 }
 
 impl Path {
-    pub(crate) fn new(attempts: u32) -> Self {
-        Self { letters: BTreeMap::new(), newest: BTreeMap::new(), attempts, ended: 0 }
+    pub(crate) fn new(sender: &Config) -> Self {
+        let (attempts, patience) = (sender.attempts.max(1), sender.ack_timeout.min(FIRST_WAIT));
+        Self { letters: BTreeMap::new(), newest: BTreeMap::new(), attempts, patience, ended: 0 }
     }
 
     fn letter(&mut self, number: u64) -> &mut Letter {
@@ -153,10 +163,20 @@ impl Path {
         limit.max(self.letter(number).before + 1)
     }
 
+    /// §12.8: so many attempts take their time, where no answer of the application makes them shorter.
+    fn check_pace(&mut self, number: u64, waits: u32, now: Instant) {
+        let least = self.patience * waits;
+        let letter = self.letter(number);
+        let early = letter.refused.is_empty() && now < letter.since + least;
+        assert!(!early, "{number}: {waits} times in {:?}", now - letter.since);
+    }
+
     /// The application gets a message. Its number.
-    pub(crate) fn hand(&mut self, seen: &Seen) -> u64 {
+    pub(crate) fn hand(&mut self, seen: &Seen, now: Instant) -> u64 {
         let number = number(&seen.payload);
         let last = self.last_attempt(number);
+        let before = self.letter(number).before;
+        self.check_pace(number, seen.attempt.saturating_sub(before + 1), now);
         let letter = self.letter(number);
         // §12.5, §12.6: it arrives as it was sent.
         assert_eq!((&seen.topic, seen.qos, seen.marked), (&letter.topic, letter.qos, letter.marked));
@@ -214,7 +234,13 @@ impl Path {
     }
 
     /// The publisher learns what became of a message. Where the session was lost, that it may go on: how often it was sent.
-    pub(crate) fn learn(&mut self, number: u64, fate: Fate) -> Option<u32> {
+    pub(crate) fn learn(&mut self, number: u64, fate: Fate, now: Instant) -> Option<u32> {
+        let (Fate::Accepted { attempts }
+        | Fate::Rejected { attempts, .. }
+        | Fate::GivenUp { attempts, .. }
+        | Fate::Lost { attempts, .. }) = fate;
+        let before = self.letter(number).before;
+        self.check_pace(number, attempts.saturating_sub(before + 1), now);
         let letter = self.letter(number);
         let most = letter.handed.last().copied().unwrap_or(letter.before);
         match fate {
@@ -257,7 +283,16 @@ impl Path {
     }
 
     /// A delivery is not delivered after all.
-    pub(crate) fn undelivered(&mut self, number: u64, attempts: u32, error: Error, ended: bool) {
+    pub(crate) fn undelivered(
+        &mut self,
+        number: u64,
+        attempts: u32,
+        error: Error,
+        ended: bool,
+        now: Instant,
+    ) {
+        let before = self.letter(number).before;
+        self.check_pace(number, attempts.saturating_sub(before + 1), now);
         let letter = self.letter(number);
         assert!(letter.qos > Qos::AtMostOnce, "{number} was sent at most once");
         if ended {

@@ -96,7 +96,7 @@ impl World {
             }
             Err(error) => panic!("{error}"),
         };
-        let most = self.settings[end].limits.max_inflight;
+        let most = self.settings[end].limits.max_inflight.max(1);
         let inflight = asked.unwrap_or(most).max(1).min(most).min((queue.items as u32).max(1));
         self.subs.push(Sub {
             taker: end,
@@ -110,7 +110,7 @@ impl World {
             subscriber: None,
             gives: Stand::Asked,
             granted: Qos::AtMostOnce,
-            path: Path::new(self.settings[1 - end].attempts.max(1)),
+            path: Path::new(&self.settings[1 - end]),
             readable: false,
             gone: false,
             full: false,
@@ -172,7 +172,7 @@ impl World {
         let (giver, id) = (1 - sub.taker, sub.gives()?);
         let topic = if sub.filter == "t.a" { "t.a" } else { ["t.a", "t.b"][self.rng.below(2)] };
         let mut letter = Letter::new(mode, mode.min(sub.granted), topic, len, self.rng.below(5) == 0);
-        letter.before = before;
+        (letter.before, letter.since) = (before, self.pair.now);
         let message = OutMessage::new(topic, mode, letter.payload(number), letter.meta(number)).unwrap();
         let message = if letter.marked { message.into_retained() } else { message };
         let lossy = letter.qos == Qos::AtMostOnce;
@@ -278,7 +278,7 @@ impl World {
                 assert!(seq.is_none_or(|seq| sub.seq < seq), "{seq:?} behind {}", sub.seq);
                 sub.seq = seq.unwrap_or(sub.seq);
                 let seen = Seen::from(delivery);
-                let number = sub.path.hand(&seen);
+                let number = sub.path.hand(&seen, self.pair.now);
                 Some((seen, number))
             }
         }
@@ -329,9 +329,10 @@ impl World {
                 assert!(!before, "announced again before all was polled");
             }
             PubSubEvent::Undelivered { subscriber, message, attempts, error, ended, .. } => {
+                let now = self.pair.now;
                 let sub = self.sub_of_giver(end, subscriber);
                 assert!(sub.gives != Stand::Ended, "told behind the end");
-                sub.path.undelivered(crate::path::number(message.payload()), attempts, error, ended);
+                sub.path.undelivered(crate::path::number(message.payload()), attempts, error, ended, now);
             }
             other => panic!("{other:?}"),
         }

@@ -84,18 +84,17 @@ pub(crate) fn qos(rng: &mut TestRng) -> Qos {
     [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][rng.below(3)]
 }
 
-/// Small bounds, so that all of them are met; but as much misuse as the random operations may look like.
+/// Small bounds, so that all of them are met.
 fn settings(rng: &mut TestRng) -> Arc<Config> {
     config(|c| {
         c.limits.heartbeat_ms = 0;
         c.limits.max_message = [2_000, 200_000][rng.below(2)];
-        c.limits.max_inflight = [1, 2, 3, 8, 1_000][rng.below(5)];
+        c.limits.max_inflight = [0, 1, 1, 2, 2, 3, 3, 8, 1_000][rng.below(9)];
         c.limits.max_subscriptions = 1 + rng.below(3) as u32;
         c.publish_buffer = [1, 3_000, 1 << 20][rng.below(3)];
         c.held_publications = queue(rng);
         c.ack_timeout = ms([15, 60, 400, 3_000][rng.below(4)]);
         c.attempts = rng.below(6) as u32;
-        c.misuse_capacity = 1_000_000;
     })
 }
 
@@ -104,7 +103,7 @@ impl World {
         let mut rng = TestRng::new(seed);
         let settings = [settings(&mut rng), settings(&mut rng)];
         let pair = Self::link(&settings, &mut rng);
-        let routes = [A, B].map(|end| Path::new(settings[end].attempts.max(1)));
+        let routes = [A, B].map(|end| Path::new(&settings[end]));
         Self { pair, settings, rng, apps: Default::default(), routes, subs: vec![], number: 0 }
     }
 
