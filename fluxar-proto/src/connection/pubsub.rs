@@ -79,6 +79,7 @@ impl Connection {
     ///
     /// [`Gone`] where nobody waits for it: it was settled before, its subscription is over, or the connection.
     pub fn ack(&mut self, message: MessageId) -> Result<(), Gone> {
+        self.check_answerable(message)?;
         self.pubsub.ack(message)
     }
 
@@ -89,7 +90,13 @@ impl Connection {
     ///
     /// As [`ack`](Self::ack).
     pub fn nack(&mut self, message: MessageId, error: Error) -> Result<(), Gone> {
+        self.check_answerable(message)?;
         self.pubsub.nack(message, error)
+    }
+
+    /// Behind the end nothing is answered any more; what was before may still be sent (§8.7).
+    fn check_answerable(&self, message: MessageId) -> Result<(), Gone> {
+        if self.error.is_some() && message.wants_ack() { Err(Gone) } else { Ok(()) }
     }
 
     /// Subscribes to what the peer delivers for `filter` (§12.3).
