@@ -206,13 +206,19 @@ impl World {
         assert!(self.pair.side(end).ack(id).is_err(), "{number}");
         assert!(self.pair.side(end).nack(id, Error::aborted("no")).is_err(), "{number}");
         let over = match from {
-            From::Publications => self.pair.side(end).error().is_some(),
+            From::Publications => {
+                let over = self.pair.side(end).error().is_some();
+                assert!(!over || !answered, "{number} was answered behind the end");
+                over
+            }
             From::Sub(index) => {
+                // §12.4: an answer has no effect once the subscription is over.
+                assert!(self.subs[index].is_active() || !answered, "{number} was answered behind the end");
                 self.collect(end);
                 !self.subs[index].is_active()
             }
         };
-        // §12.4: only the end of all makes an answer come too late.
+        // Nothing else makes an answer come too late.
         assert!(answered || over, "{number} cannot be answered");
         if answered {
             match from {

@@ -121,6 +121,19 @@ fn what_an_ended_subscription_leaves_is_told_in_the_order_in_which_it_was_sent()
     assert!(matches!(events.last(), Some(Event::PubSub(PubSubEvent::Unsubscribed(id))) if *id == subscriber));
 }
 
+// spec: §8.7, §12.4
+#[test]
+fn nothing_is_answered_behind_the_end_of_the_session() {
+    let mut pair = slow_pair();
+    pair.wait(ms(30));
+    let (message, _) = next(&mut pair);
+    let now = pair.now;
+    pair.b().close(now, None);
+    assert!(pair.b().ack(message).is_err());
+    pair.drive();
+    assert!(pair.b().nack(message, Error::aborted("no")).is_err());
+}
+
 // spec: §12.12
 #[test]
 fn a_subscription_that_is_ending_when_its_session_is_closed_leaves_nothing() {
