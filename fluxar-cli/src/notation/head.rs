@@ -150,6 +150,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// `bytes` as an encoded byte string.
+pub(crate) fn byte_string(bytes: &[u8]) -> Vec<u8> {
+    let mut item = Vec::with_capacity(bytes.len() + 9);
+    let len = bytes.len() as u64;
+    write(&mut item, major::BYTES, Width::of(len), len);
+    item.extend_from_slice(bytes);
+    item
+}
+
 /// The encoded entries of a map of any form; `None` where `bytes` are none.
 pub(crate) fn map_entries(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut reader = Reader(bytes);

@@ -15,7 +15,7 @@ mod parse;
 mod print;
 mod text;
 
-pub(crate) use head::map_entries;
+pub(crate) use head::{byte_string, map_entries};
 pub(crate) use parse::parse;
 pub(crate) use print::{diagnostic, json};
 pub(crate) use text::{hex, one_line, quoted};

@@ -7,5 +7,6 @@ mod decode;
 mod hostile;
 mod ping;
 mod serve;
+mod serve_streams;
 mod support;
 mod usage;

@@ -222,6 +222,7 @@ impl Connection {
             updates_dropped: calls.updates_dropped,
             streams_opened: streams.opened,
             streams_served: streams.served,
+            streams_cancelled: streams.cancelled,
             published: pubsub.published,
             publications: pubsub.publications,
             publications_dropped: pubsub.publications_dropped,

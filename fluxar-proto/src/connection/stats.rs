@@ -30,6 +30,8 @@ pub struct Stats {
     pub streams_opened: u64,
     /// Streams of the peer accepted.
     pub streams_served: u64,
+    /// Streams of the peer that it cancelled before they were closed.
+    pub streams_cancelled: u64,
     /// Messages published.
     pub published: u64,
     /// Publications of the peer that came, without retransmissions of what is held.

@@ -193,6 +193,7 @@ impl Streams {
         let ours = stream.ours;
         self.close(id, open);
         if !ours {
+            self.stats.cancelled += 1;
             self.withdraw(id, Withdrawn::Cancelled);
         }
     }

@@ -48,6 +48,7 @@ const SWEEP: usize = 32;
 pub(crate) struct StreamStats {
     pub(crate) opened: u64,
     pub(crate) served: u64,
+    pub(crate) cancelled: u64,
     pub(crate) late: u64,
 }
 
