@@ -8,9 +8,12 @@ mod decode;
 mod describe;
 mod failure;
 mod notation;
+mod opening;
 mod payload;
 mod ping;
 mod serve;
+mod stream;
+mod terminal;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -34,6 +37,10 @@ fn run() -> Result<(), Failure> {
             // Whatever is wrong with the command line is said before anybody is dialled.
             let call = call::Prepared::new(&args)?;
             block_on(tokio::runtime::Builder::new_current_thread(), call.run())
+        }
+        Some(Command::Stream(args)) => {
+            let stream = stream::Prepared::new(&args)?;
+            block_on(tokio::runtime::Builder::new_current_thread(), stream.run())
         }
         Some(Command::Ping(args)) => {
             block_on(tokio::runtime::Builder::new_current_thread(), ping::run(&args))

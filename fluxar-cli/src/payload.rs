@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use fluxar::Raw;
-use fluxar_proto::message::{Item, key};
+use fluxar_proto::message::{Item, KEYS_LIMIT};
 
 use crate::args::{Input, Output};
 use crate::failure::Failure;
@@ -54,8 +54,16 @@ fn raw(cbor: Vec<u8>) -> Result<Raw, Failure> {
     Raw::new(cbor).map_err(|error| Failure::usage(format_args!("bad payload: no CBOR item: {error}")))
 }
 
+/// A key of the metadata that an option sets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    pub(crate) key: &'static str,
+    pub(crate) option: &'static str,
+    pub(crate) is_set: bool,
+}
+
 /// Metadata as `KEY=TEXT` or `KEY:=VALUE`.
-pub(crate) fn read_meta(arguments: &[String], has_timeout: bool) -> Result<Vec<(String, Raw)>, Failure> {
+pub(crate) fn read_meta(arguments: &[String], reserved: &[Reserved]) -> Result<Vec<(String, Raw)>, Failure> {
     let mut pairs: Vec<(String, Raw)> = Vec::new();
     for argument in arguments {
         let bad =
@@ -67,15 +75,15 @@ pub(crate) fn read_meta(arguments: &[String], has_timeout: bool) -> Result<Vec<(
             Some(key) => (key, raw(notation::parse(value).map_err(|error| bad(&error))?)?),
             None => (key, Raw::encode(value).map_err(|error| bad(&error))?),
         };
-        if key == key::TIMEOUT_MS {
-            return Err(bad(&"that is what --timeout sets"));
+        if let Some(Reserved { option, .. }) = reserved.iter().find(|reserved| reserved.key == key) {
+            return Err(bad(&format_args!("that is what {option} sets")));
         }
         if pairs.iter().any(|(before, _)| before == key) {
             return Err(bad(&"the key is there twice"));
         }
         pairs.push((key.to_owned(), value));
     }
-    let most = fluxar_proto::message::KEYS_LIMIT - usize::from(has_timeout);
+    let most = KEYS_LIMIT - reserved.iter().filter(|reserved| reserved.is_set).count();
     if pairs.len() > most {
         return Err(Failure::usage(format_args!("bad metadata: at most {most} keys are possible")));
     }
@@ -96,13 +104,22 @@ pub(crate) fn show(payload: &Raw, output: Output) -> String {
     }
 }
 
+/// A payload as it is printed: a line, or with `raw` nothing but its bytes.
+pub(crate) fn append(out: &mut Vec<u8>, payload: &Raw, output: Output) {
+    if output == Output::Raw {
+        out.extend_from_slice(payload.as_bytes());
+    } else {
+        out.extend_from_slice(show(payload, output).as_bytes());
+        out.push(b'\n');
+    }
+}
+
 /// Prints an answer.
 pub(crate) fn print(payload: &Raw, output: Output) -> Result<(), Failure> {
-    if output != Output::Raw {
-        return crate::failure::print(show(payload, output));
-    }
+    let mut bytes = Vec::new();
+    append(&mut bytes, payload, output);
     let mut out = std::io::stdout().lock();
-    out.write_all(payload.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(&bytes).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
 #[cfg(test)]
@@ -133,8 +150,9 @@ mod tests {
 
     #[test]
     fn metadata() {
+        let timeout = |is_set| [Reserved { key: "timeout_ms", option: "--timeout", is_set }];
         let read = |arguments: &[&str]| {
-            read_meta(&arguments.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), true)
+            read_meta(&arguments.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), &timeout(true))
         };
         let pairs = read(&["a=1", "b:=1", "c=", "d=x=y", ":=1"]).unwrap();
         let shown = pairs.iter().map(|(key, value)| format!("{key} {}", diagnostic(value.as_bytes())));
@@ -143,7 +161,7 @@ mod tests {
             read(bad).unwrap_err();
         }
         let many = (0..64).map(|i| format!("k{i}=")).collect::<Vec<_>>();
-        read_meta(&many, false).unwrap();
-        read_meta(&many, true).unwrap_err();
+        read_meta(&many, &timeout(false)).unwrap();
+        read_meta(&many, &timeout(true)).unwrap_err();
     }
 }

@@ -7,6 +7,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 
+mod stream;
+
+pub(crate) use stream::StreamArgs;
+
 /// Calls, serves and looks into peers that speak FLUXAR.
 #[derive(Debug, Parser)]
 #[command(name = "fluxar", version, disable_help_subcommand = true)]
@@ -15,7 +19,7 @@ URLs: tcp://HOST:PORT, unix:///PATH; a bare HOST:PORT means TCP.
 
 Exit codes:
     0  all went well
-    1  the call failed: the peer, or its deadline, says why; of pings: none was answered
+    1  the call or stream failed: the peer, or its deadline, says why; of pings: none was answered
     2  the command line or the payload is wrong
     3  could not connect or listen, or the connection was lost
     4  what was to be decoded is malformed
@@ -31,6 +35,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Serve(ServeArgs),
     Call(CallArgs),
+    Stream(StreamArgs),
     Ping(PingArgs),
     Decode(DecodeArgs),
 }
@@ -54,17 +59,24 @@ The calls of the conformance peer:
   test.fail {\"code\", \"message\"?, \"data\"?}  that error
   test.sleep {\"ms\"}                        null, after so many milliseconds
   test.never                               nothing: for deadlines and cancels
-  test.cancelled                           how many calls of this connection were cancelled
+  test.cancelled                           how many calls and streams of this connection were cancelled
   test.update {\"n\"}                        n updates, 0 to n-1; then n
   test.callback {\"method\", \"payload\"?}     what the caller's own method responds to that payload
-  test.drop_link                           null; then the transport is cut without a close"
+  test.drop_link                           null; then the transport is cut without a close
+
+Its streams:
+  test.count {\"n\", \"size\"?}               the numbers 0 to n-1, or byte strings of that size; ends with n
+  test.sum                                 adds the integers that come; ends with the sum
+  test.echo                                each item back; ends with the final value that came
+  test.never                               sends nothing and takes no items
+  test.reject                              refused, permission_denied"
 )]
 pub(crate) struct ServeArgs {
     /// Where to listen; may be repeated
     #[arg(long, value_name = "URL", required = true)]
     pub(crate) listen: Vec<String>,
 
-    /// Serve the test calls below; otherwise only the handshake and pings are answered
+    /// Serve the test calls and streams below; otherwise only the handshake and pings are answered
     #[arg(long)]
     pub(crate) conformance: bool,
 
@@ -98,6 +110,13 @@ Examples:
 Exit codes: 0 answered, 1 the call failed, 2 bad arguments or payload, 3 no connection, 130 interrupted."
 )]
 pub(crate) struct CallArgs {
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
+}
+
+/// What a call and a stream are opened with.
+#[derive(Debug, Args)]
+pub(crate) struct OpeningArgs {
     /// The peer: tcp://HOST:PORT or unix:///PATH
     pub(crate) url: String,
 
@@ -108,11 +127,11 @@ pub(crate) struct CallArgs {
     #[arg(default_value = "null", hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) payload: String,
 
-    /// How to print the answer
+    /// How to print what comes
     #[arg(short, long, value_enum, default_value_t = Output::Auto)]
     pub(crate) output: Output,
 
-    /// What a file or standard input holds
+    /// What a file, or a payload on standard input, holds
     #[arg(long, value_enum, default_value_t = Input::Auto)]
     pub(crate) input: Input,
 
@@ -125,7 +144,7 @@ pub(crate) struct CallArgs {
     pub(crate) meta: Vec<String>,
 }
 
-/// How an answer is printed.
+/// How a value that came is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// JSON, or diagnostic notation where JSON would lose something

@@ -7,7 +7,7 @@ use fluxar::{Raw, Request};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::support::{Conformance, Directory, LONG, Running, fluxar, fluxar_beside, serve};
+use crate::support::{Conformance, Directory, LONG, NotifyOnDrop, Running, fluxar, fluxar_beside, serve};
 
 #[test]
 fn the_payload_may_be_json_or_diagnostic_notation() {
@@ -220,14 +220,6 @@ async fn an_interrupt_cancels_the_call() {
     assert_eq!((said.exit, said.text(), said.err.as_str()), (Some(130), "", ""));
     timeout(LONG, dropped.notified()).await.expect("the handler is stopped");
     assert_eq!(caller.closed().await, fluxar::ConnectionError::ClosedByPeer(None));
-}
-
-struct NotifyOnDrop(Arc<Notify>);
-
-impl Drop for NotifyOnDrop {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
 }
 
 #[test]

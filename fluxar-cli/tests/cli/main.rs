@@ -8,5 +8,6 @@ mod hostile;
 mod ping;
 mod serve;
 mod serve_streams;
+mod stream;
 mod support;
 mod usage;

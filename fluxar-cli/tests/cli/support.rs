@@ -1,14 +1,17 @@
 //! Running the command, and peers for it.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use fluxar::Server;
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+use tokio::sync::Notify;
 
 /// Far longer than anything here takes; a test that needs it has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -61,6 +64,23 @@ impl Running {
     pub(crate) fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fluxar"));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::of(&mut command)
+    }
+
+    /// The same, with standard error on a terminal.
+    pub(crate) fn start_on_terminal<S: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = S>,
+    ) -> (Self, Screen) {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let user = std::fs::File::options().write(true).open(name).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluxar"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(user);
+        (Self::of(&mut command), Screen::new(terminal.into()))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let out = child.stdout.take().map(BufReader::new);
         Self { child, out }
@@ -89,20 +109,37 @@ impl Running {
         drop(self.out.take());
     }
 
+    /// Writes a line to its standard input.
+    pub(crate) fn write_line(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits for its end while its standard input stays open.
+    pub(crate) fn end_with_open_input(mut self) -> Said {
+        let _held = self.child.stdin.take();
+        self.end_of(|| ())
+    }
+
     /// Hands it all of its standard input, and waits for its end.
     pub(crate) fn end_with_input(mut self, input: &[u8]) -> Said {
         let (mut stdin, input) = (self.child.stdin.take().unwrap(), input.to_vec());
-        let (mut out, mut err) = (self.out.take(), self.child.stderr.take().unwrap());
+        // It may end without having read all.
+        self.end_of(move || drop(stdin.write_all(&input)))
+    }
+
+    /// Waits for its end beside `write`.
+    fn end_of(mut self, write: impl FnOnce() + Send + 'static) -> Said {
+        let (mut out, mut err) = (self.out.take(), self.child.stderr.take());
         within(move || {
-            // It may end without having read all.
-            let writing = std::thread::spawn(move || drop(stdin.write_all(&input)));
+            let writing = std::thread::spawn(write);
             let reading = std::thread::spawn(move || {
                 let mut bytes = Vec::new();
                 out.as_mut().map(|out| out.read_to_end(&mut bytes).unwrap());
                 bytes
             });
             let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
+            err.as_mut().map(|err| err.read_to_string(&mut text).unwrap());
             writing.join().unwrap();
             let out = reading.join().unwrap();
             let exit = ExitStatus::code(&self.child.wait().unwrap());
@@ -120,6 +157,41 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+/// What a terminal shows.
+pub(crate) struct Screen {
+    pieces: mpsc::Receiver<String>,
+    shown: Cell<String>,
+}
+
+impl Screen {
+    fn new(mut terminal: std::fs::File) -> Self {
+        let (sender, pieces) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            // It fails where nobody writes any more.
+            while let Ok(len @ 1..) = terminal.read(&mut piece)
+                && sender.send(String::from_utf8_lossy(&piece[..len]).into_owned()).is_ok()
+            {}
+        });
+        Self { pieces, shown: Cell::default() }
+    }
+
+    /// Waits until it has shown this text.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, text: &str) {
+        let mut shown = self.shown.take();
+        while !shown.contains(text) {
+            shown += &self.pieces.recv_timeout(LONG).expect(&shown);
+        }
+        self.shown.set(shown);
+    }
+
+    /// All that it has shown once nobody writes to it any more.
+    pub(crate) fn to_end(&self) -> String {
+        self.pieces.iter().fold(self.shown.take(), |shown, piece| shown + &piece)
     }
 }
 
@@ -172,6 +244,15 @@ pub(crate) async fn serve(register: impl FnOnce(&Server)) -> String {
 pub(crate) async fn fluxar_beside<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Said {
     let running = Running::start(arguments);
     tokio::task::spawn_blocking(move || running.end()).await.unwrap()
+}
+
+/// Tells that a handler is gone.
+pub(crate) struct NotifyOnDrop(pub(crate) Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// A directory that is removed in the end. Its path is short, as that of a Unix socket has to be.
