@@ -1,84 +1,38 @@
 #!/usr/bin/env python3
-"""A FLUXAR Core peer (SPEC.md §1.5) over TCP in plain Python: a model for ports to other languages.
+"""A FLUXAR peer over TCP in plain Python: a model for ports to other languages. Here is Core (SPEC.md §1.5); streams
+are in streams.py, publish and subscribe in pubsub.py, messages in wire.py, their encoding in cbor.py.
 
     peer.py call HOST PORT METHOD [JSON] [--timeout MS]     updates and the answer as JSON, one per line
-    peer.py serve PORT                                      prints its port; methods: see METHODS
-    peer.py probe HOST PORT                                 checks a server against SPEC.md (probe.py)
+    peer.py stream HOST PORT METHOD [JSON] [--items JSON] [--window N] [--take N] [--timeout MS]
+                                                            sends items; those that come, and the final value
+    peer.py sub HOST PORT FILTER [--qos N] [--group G] [--inflight N] [--count N] [--nack N]
+                                                            messages, acknowledged; of the first --nack not at once
+    peer.py pub HOST PORT TOPIC JSON... [--qos N] [--retain]
+    peer.py serve PORT [--limits JSON]                      prints its port; a hub; methods: METHODS, STREAMS
+    peer.py probe HOST PORT [--only PART]                   checks a server against SPEC.md (probe.py)
 
-It needs Python 3.11 and nothing else; the encoding is in cbor.py. § numbers name the sections of SPEC.md.
+It needs Python 3.11 and nothing else. § numbers name the sections of SPEC.md.
 """
 import argparse
 import asyncio
 import collections
 import json
 import math
-import os
 import sys
 import traceback
 
-from cbor import (ANSWER, ERROR, LATER_ANSWER, LIMITS, MAX_DEPTH, OFFER, Malformed, Raw, bstr, decode, encode,
-                  limits_of, plain, skip, struct_of, text_map, tstr, uint)
-
-HELLO, CALL, STREAM, SUBSCRIBE, UNSUBSCRIBE, MESSAGE, CONTROL = range(1, 8)  # §5.4
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 3, 4, 8  # §16
-UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
-MALFORMED, PROTOCOL_VIOLATION, UNSUPPORTED_VERSION, MESSAGE_TOO_LARGE = 100, 101, 102, 103
-HEARTBEAT_TIMEOUT = 108
+from cbor import (ANSWER, LATER_ANSWER, LIMITS, OFFER, Malformed, Raw, decode, encode, limits_of, plain, struct_of,
+                  uint)
+from pubsub import Hub, PubSub
+from streams import STREAMS, Streams
+from wire import (CALL, CONTROL, DEADLINE_EXCEEDED, HEARTBEAT_TIMEOUT, HELLO, INTERNAL, INVALID_ARGUMENT, MALFORMED,
+                  MESSAGE, MESSAGE_TOO_LARGE, NULL, PROTOCOL_VIOLATION, RESOURCE_EXHAUSTED, STREAM, SUBSCRIBE,
+                  UNAVAILABLE, UNIMPLEMENTED, UNSUBSCRIBE, UNSUPPORTED_VERSION, Error, Fatal, frame,
+                  new_message, parse)
 
 HANDSHAKE_FRAME, FRAME_ROOM = 65_536, 64  # §3.3
 HANDSHAKE_TIME, LINGER, HELD_BYTES, HELD_UPDATES, KEPT_PINGS = 10, 1, 16 << 20, 64, 8  # §15.3
 BUDGET, BUDGET_PER_SECOND = 10_000, 2_000  # §10.7
-
-
-class Error(Exception):
-    """An error of a call, or the reason why a session ended. `map` is what goes over the wire (§5.12)."""
-
-    def __init__(self, code, message="", **more):
-        super().__init__(f"{message} (code {code})")
-        self.map = {"code": code, **({"message": message} if message else {}), **more}
-
-
-class Fatal(Error):
-    """What the other side did ends the link (§5.17)."""
-
-
-# ---------------------------------------------------------------- messages and frames (§3.1, §5.1)
-
-NULL = b"\xf6"  # and nothing else (§5.2)
-Message = collections.namedtuple("Message", "type id ref target meta payload error")
-
-
-def new_message(type, ref=None, target=None, meta=None, payload=None, error=None, id=None):
-    return [type, id or os.urandom(16), ref, target, meta or None, payload, error]  # a new id each (§5.5)
-
-
-def frame(body):
-    return len(body).to_bytes(4, "big") + body
-
-
-def parse(body):
-    """Exactly one envelope (§5.1)."""
-    if body[0] != 0x87:
-        raise Malformed("the first byte is not 87")
-    ends = [1]
-    for _ in range(7):  # the maps of meta and error themselves do not count (§5.3)
-        ends.append(skip(body, ends[-1], MAX_DEPTH + (len(ends) in (5, 7))))
-    if ends[-1] != len(body):
-        raise Malformed("bytes are left over")
-    type, id, ref, target, meta, payload, error = (Raw(body[a:b]) for a, b in zip(ends, ends[1:]))
-    if not 1 <= uint(type) <= 7:
-        raise Malformed("no such type")
-    if error != NULL and payload != NULL:
-        raise Malformed("payload and error")
-    return Message(
-        type=uint(type),
-        id=bstr(16)(id),
-        ref=None if ref == NULL else bstr(16)(ref),
-        target=None if target == NULL else tstr(255)(target),
-        meta={} if meta == NULL else text_map(meta, 0)[0],
-        payload=payload,
-        error=None if error == NULL else struct_of(ERROR, "code", indefinite=False)(error),
-    )
 
 
 # ---------------------------------------------------------------- the peer
@@ -106,12 +60,16 @@ class IncomingCall:
             self.peer.send(message)
 
 
-class Peer(asyncio.Protocol):
+FEATURES = ("stream", "pubsub")
+
+
+class Peer(Streams, PubSub, asyncio.Protocol):
     """One connection, from either end. `ready`: it is established. `gone`: the transport is closed."""
 
-    def __init__(self, methods, initiator, limits=None):
+    def __init__(self, methods, initiator, limits=None, hub=None):
         self.loop = asyncio.get_running_loop()
-        self.methods, self.initiator, self.announced = methods, initiator, limits or {"max_message": 16 << 20}
+        self.methods, self.initiator, self.hub, self.features = methods, initiator, hub, ()
+        self.announced = {"max_message": 16 << 20} | (limits or {})
         self.own, self.other = LIMITS | self.announced, LIMITS
         self.ready, self.gone = self.loop.create_future(), self.loop.create_future()
         self.writable = asyncio.Event()
@@ -122,6 +80,8 @@ class Peer(asyncio.Protocol):
         self.established = self.closing = self.blocked = False
         self.cause, self.hello, self.proofs, self.dropped, self.running, self.held = None, None, 0, 0, 0, 0
         self.budget, self.budget_at = BUDGET, self.loop.time()
+        self.start_streams()
+        self.start_pubsub()
 
     # transport
 
@@ -132,7 +92,8 @@ class Peer(asyncio.Protocol):
         self.timer = self.loop.call_later(HANDSHAKE_TIME, self.close, late)  # §6.9
         self.writable.set()
         if self.initiator:
-            offer = {"versions": [1], "agent": "fluxar-interop/1", "limits": self.announced}
+            caps = {"features": FEATURES}
+            offer = {"versions": [1], "agent": "fluxar-interop/1", "caps": caps, "limits": self.announced}
             self.hello = self.send(new_message(HELLO, payload=offer))
 
     def pause_writing(self):
@@ -219,6 +180,8 @@ class Peer(asyncio.Protocol):
             for task, _, timer in theirs.values():
                 task.cancel()
                 timer and timer.cancel()
+            self.end_streams(self.cause)
+            self.end_pubsub(self.cause)
 
     # handshake (§6)
 
@@ -236,8 +199,12 @@ class Peer(asyncio.Protocol):
             self.send(new_message(HELLO, m.id, error=error.map))
             self.leave(error)
         else:
-            self.other = limits_of(struct_of(OFFER)(m.payload))
-            answer = {"version": 1, "agent": "fluxar-interop/1", "limits": self.announced}
+            offer = struct_of(OFFER)(m.payload)
+            self.other = limits_of(offer)
+            offered = offer.get("caps", {}).get("features", [])
+            self.features = [name for name in FEATURES if name in offered]
+            caps = {"features": self.features}
+            answer = {"version": 1, "agent": "fluxar-interop/1", "caps": caps, "limits": self.announced}
             self.send(new_message(HELLO, m.id, payload=answer))
             self.establish()
 
@@ -250,7 +217,9 @@ class Peer(asyncio.Protocol):
         if self.proofs == 0:
             answer = struct_of(ANSWER, "version")(m.payload)
             caps = answer.get("caps", {})
-            if answer["version"] != 1 or "psk" in answer or "resumed" in answer or any(caps.values()):
+            self.features = caps.pop("features", [])
+            chosen = any(caps.values()) or not set(self.features) <= set(FEATURES)
+            if answer["version"] != 1 or "psk" in answer or "resumed" in answer or chosen:
                 raise Fatal(PROTOCOL_VIOLATION, "the answer chooses what was not offered")  # §6.4
             self.other = limits_of(answer)
         else:
@@ -265,6 +234,7 @@ class Peer(asyncio.Protocol):
     def establish(self):
         self.established, self.limit = True, self.own["max_message"] + FRAME_ROOM
         self.sent = self.received = self.pinged = self.loop.time()
+        self.publications.limit = self.other["max_inflight"]
         self.timer.cancel()
         beats = [limits["heartbeat_ms"] for limits in (self.own, self.other) if limits["heartbeat_ms"]]
         self.interval = max(min(beats), 100) / 1000 if beats else math.inf
@@ -301,10 +271,16 @@ class Peer(asyncio.Protocol):
             raise Malformed("an opening without address")
         elif m.error:
             raise Malformed("an error where none may be")
-        elif m.id in self.mine or m.id in self.theirs or m.id in self.pings:
+        elif self.is_open(m.id) and not (m.type == MESSAGE and m.id in self.held_messages):
             raise Fatal(PROTOCOL_VIOLATION, "the id of an open exchange")  # §5.5
         elif m.type == CALL:
             self.on_request(m)
+        elif m.type == STREAM and "stream" in self.features:
+            self.on_stream_opening(m)
+        elif m.type == SUBSCRIBE and "pubsub" in self.features:
+            self.on_subscribe(m)
+        elif m.type == MESSAGE and "pubsub" in self.features:
+            self.on_publication(m)
         elif (m.type, m.target) == (CONTROL, "ping"):
             self.replies.append(frame(encode(new_message(CONTROL, m.id))))  # ahead of what is queued (§8.3)
             self.flush()
@@ -313,10 +289,29 @@ class Peer(asyncio.Protocol):
         else:
             self.refuse(m, UNIMPLEMENTED)
 
+    def is_open(self, id):
+        """Whether an exchange has this id (§5.5)."""
+        tables = (self.mine, self.theirs, self.pings, self.streams, self.subscriptions, self.subscribers)
+        return any(id in table for table in (*tables, self.sent_messages, self.held_messages))
+
     def on_continuation(self, m):
         if m.target == "cancel" and m.type in (CALL, STREAM):
             self.spend()
-        if m.ref not in self.mine and m.ref not in self.theirs and m.ref not in self.pings:
+        if m.ref in self.streams:
+            if m.type != STREAM:
+                raise Fatal(PROTOCOL_VIOLATION, "the exchange is of another type")
+            self.streams[m.ref].receive(m)
+        elif m.ref in self.subscriptions or m.ref in self.subscribers:
+            if m.type not in (SUBSCRIBE, UNSUBSCRIBE, MESSAGE):
+                raise Fatal(PROTOCOL_VIOLATION, "the exchange is of another type")
+            self.on_subscription(m)
+        elif m.ref in self.sent_messages or m.ref in self.held_messages:
+            if m.type != MESSAGE:
+                raise Fatal(PROTOCOL_VIOLATION, "the exchange is of another type")
+            self.on_message_verb(m)
+        elif m.type == MESSAGE and "pubsub" in self.features and not self.is_open(m.ref):
+            self.on_message_verb(m)  # §12.10: of several ids one may be known
+        elif m.ref not in self.mine and m.ref not in self.theirs and m.ref not in self.pings:
             self.dropped += 1
         elif m.type != (CONTROL if m.ref in self.pings else CALL):
             raise Fatal(PROTOCOL_VIOLATION, "the exchange is of another type")
@@ -480,54 +475,126 @@ async def callback(call):
 METHODS = {f.__name__: f for f in (echo, fail, sleep, count, collect, callback)}
 
 
-async def serve(port):
-    server = await asyncio.get_running_loop().create_server(lambda: Peer(METHODS, False), "127.0.0.1", port)
+async def serve(port, limits):
+    hub, loop = Hub(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Peer(METHODS, False, limits, hub), "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-async def call(host, port, method, argument, timeout):
-    def show(word, value):
-        print(json.dumps({word: plain(value)}), flush=True)
+def show(word, value):
+    print(json.dumps({word: plain(value)}), flush=True)
 
+
+async def call(peer, args):
     def on_update(payload):
         show("update", decode(payload))
 
+    timeout = args.timeout and args.timeout / 1000
+    show("result", decode(await peer.call(args.method, args.json, timeout, on_update)))
+
+
+async def stream(peer, args):
+    stream = peer.stream(args.method, args.json, args.timeout and args.timeout / 1000, args.window)
+
+    async def send():
+        for item in args.items:
+            await stream.send(item)
+        await stream.end()
+
+    sending, taken = asyncio.ensure_future(send()), 0
+    sending.add_done_callback(lambda sending: sending.cancelled() or sending.exception())  # who receives knows why
+    while taken != args.take and (item := await stream.next()) is not None:
+        show("item", decode(item))
+        taken += 1
+    if taken == args.take:
+        stream.cancel()
+        return show("cancelled", decode(await peer.call("test.cancelled")))
+    show("final", decode(stream.last))
+    await sending
+
+
+async def sub(peer, args):
+    subscription = await peer.subscribe(args.filter, args.qos, args.inflight, args.group)
+    show("confirmed", subscription.granted)
+    for number in range(args.count):
+        message = await subscription.next()
+        if number < args.nack:
+            message.nack(Error(UNAVAILABLE, "not yet", retry_after_ms=1))
+            continue
+        message.ack()
+        seen = {name: getattr(message, name) for name in ("topic", "qos", "dup", "attempt", "retained")}
+        show("message", seen | {"payload": decode(message.payload)})
+    subscription.unsubscribe()
+    while subscription.id in peer.subscriptions:  # what was acknowledged is there before the end
+        subscription.news.clear()
+        await subscription.news.wait()
+
+
+async def pub(peer, args):
+    for payload in args.json:
+        attempts = await peer.publish(args.topic, json.loads(payload), args.qos, args.retain)
+        if attempts:
+            show("accepted", attempts)
+
+
+async def run(command, args):
     try:
         loop = asyncio.get_running_loop()
-        _, peer = await loop.create_connection(lambda: Peer(METHODS, True), host, port)
+        _, peer = await loop.create_connection(lambda: Peer(METHODS, True, args.limits), args.host, args.port)
     except OSError as error:
         show("error", Error(UNAVAILABLE, str(error), processed=False).map)
         return 1
     try:
         await peer.ready
-        show("result", decode(await peer.call(method, argument, timeout and timeout / 1000, on_update)))
+        await command(peer, args)
         return 0
     except Error as error:
         show("error", error.map)
         return 1
     finally:
+        while peer.sent_messages:  # what is acknowledged is released, too
+            await asyncio.sleep(0.01)
         peer.close()
         await peer.gone
 
 
-def main():
+def parser():
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (("call", "host port method"), ("serve", "port"), ("probe", "host port")):
+    words = {"call": "method", "stream": "method", "sub": "filter", "pub": "topic", "probe": "", "serve": ""}
+    for name, more in words.items():
         command = commands.add_parser(name)
-        for word in words.split():
+        for word in (("" if name == "serve" else "host ") + "port " + more).split():
             command.add_argument(word, type=int if word == "port" else str)
-    commands.choices["call"].add_argument("json", nargs="?", type=json.loads)
-    commands.choices["call"].add_argument("--timeout", type=int, metavar="MS")
-    args = parser.parse_args()
+        command.add_argument("--limits", type=json.loads, metavar="JSON")
+    options = {
+        "call": {"--timeout": int},
+        "stream": {"--timeout": int, "--window": int, "--take": int, "--items": json.loads},
+        "sub": {"--qos": int, "--inflight": int, "--count": int, "--nack": int, "--group": str},
+        "pub": {"--qos": int},
+    }
+    defaults = {"--qos": 0, "--count": 1, "--nack": 0, "--items": []}
+    for name, more in options.items():
+        for option, kind in more.items():
+            commands.choices[name].add_argument(option, type=kind, default=defaults.get(option))
+    for name in ("call", "stream"):
+        commands.choices[name].add_argument("json", nargs="?", type=json.loads)
+    commands.choices["pub"].add_argument("json", nargs="+")
+    commands.choices["pub"].add_argument("--retain", action="store_true")
+    commands.choices["probe"].add_argument("--only", choices=("core", "streams", "pubsub"))
+    return parser
+
+
+def main():
+    args = parser().parse_args()
     if args.command == "probe":
         import probe
-        sys.exit(probe.main(args.host, args.port))
+        sys.exit(probe.main(args.host, args.port, args.only))
     if args.command == "serve":
-        sys.exit(asyncio.run(serve(args.port)))
-    sys.exit(asyncio.run(call(args.host, args.port, args.method, args.json, args.timeout)))
+        sys.exit(asyncio.run(serve(args.port, args.limits)))
+    sys.exit(asyncio.run(run({"call": call, "stream": stream, "sub": sub, "pub": pub}[args.command], args)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Plays the situations of SPEC.md against a server of FLUXAR Core and checks its answers.
 
-Called as `peer.py probe HOST PORT`. The server is expected to have the methods `echo` and `sleep` of peer.py,
+Called as `peer.py probe HOST PORT [--only core|streams|pubsub]`; what is beyond Core is in probe_streams.py and
+probe_pubsub.py. The server is expected to have the methods `echo` and `sleep` of peer.py,
 or those of `fluxar serve --conformance`, which begin with `test.`. Items that need `count` (`test.update`),
 `collect` or `callback` are skipped where the server does not have them. Each item has connections of its own.
 """
@@ -12,7 +13,7 @@ import time
 import traceback
 
 from cbor import ANSWER, Raw, decode, encode, struct_of
-from peer import (CALL, CONTROL, HELLO, MALFORMED, MESSAGE, MESSAGE_TOO_LARGE, PROTOCOL_VIOLATION,
+from wire import (CALL, CONTROL, HELLO, MALFORMED, MESSAGE, MESSAGE_TOO_LARGE, PROTOCOL_VIOLATION,
                   RESOURCE_EXHAUSTED, STREAM, SUBSCRIBE, UNSUBSCRIBE, frame, new_message, parse)
 
 SPEC = pathlib.Path(__file__).parents[2] / "SPEC.md"
@@ -25,8 +26,8 @@ class Skip(Exception):
     pass
 
 
-def item(section, name):
-    return lambda function: ITEMS.append((section, name, function))
+def item(section, name, part="core"):
+    return lambda function: ITEMS.append((part, section, name, function))
 
 
 def check(truth, why):
@@ -590,8 +591,11 @@ def _():
             link.ended()
 
 
-def main(host, port):
+def main(host, port, only):
+    import probe_pubsub
+    import probe_streams
     Link.address, failed = (host, port), 0
+    items = [item for item in ITEMS if only in (None, item[0])]
     with Link() as link:
         for method in ("echo", "sleep", "update", "collect", "callback"):
             for name in ("test." + method, "count" if method == "update" else method):
@@ -599,7 +603,7 @@ def main(host, port):
                 if not answer.error or answer.error["code"] != REFUSED["code"]:
                     Link.names[method] = name
                     break
-    for section, name, function in ITEMS:
+    for _, section, name, function in items:
         word, why = "PASS", ""
         try:
             if function.__code__.co_argcount:
@@ -614,5 +618,5 @@ def main(host, port):
             if not isinstance(error, AssertionError):
                 traceback.print_exc()
         print(f"{word} §{section} {name}{why}", flush=True)
-    print(f"{len(ITEMS)} items, {failed} failed")
+    print(f"{len(items)} items, {failed} failed")
     return 1 if failed else 0

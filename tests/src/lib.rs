@@ -9,6 +9,7 @@ pub mod hubs;
 pub mod memory;
 pub mod net;
 pub mod process;
+pub mod python;
 pub mod random;
 pub mod signal;
 pub mod site;

@@ -1,13 +1,10 @@
 //! Against a peer in another language, `interop/peer.py`: both directions, and its probe of what SPEC.md says.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fluxar::{Client, Code, Error, HandlerError, Raw, Request, Server, ServerHandle};
+use fluxar_tests::python::{PythonServer, has_python, peer};
 use serde::{Deserialize, Serialize};
-
-const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/peer.py");
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Failure {
@@ -29,56 +26,6 @@ struct Count {
 struct Callback<T> {
     method: String,
     payload: T,
-}
-
-fn has_python() -> bool {
-    let found = Command::new("python3").arg("--version").output().is_ok();
-    if !found {
-        println!("skipped: there is no python3");
-    }
-    found
-}
-
-fn peer_command(words: &[&str]) -> Command {
-    let mut command = Command::new("python3");
-    command.arg("-B").arg(PEER).args(words).stdin(Stdio::null());
-    command
-}
-
-/// Runs peer.py to its end.
-async fn peer(words: &[&str]) -> Output {
-    let mut command = peer_command(words);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-/// Calls the server at `port` from peer.py: its exit code, and what it prints.
-async fn call_from_python(port: &str, words: &[&str]) -> (i32, String) {
-    let output = peer(&[&["call", "127.0.0.1", port], words].concat()).await;
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
-}
-
-/// peer.py as a server, for as long as this lives.
-struct PythonServer {
-    child: Child,
-    url: String,
-}
-
-impl PythonServer {
-    fn start() -> Self {
-        let mut child = peer_command(&["serve", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut port = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        Self { child, url: format!("tcp://127.0.0.1:{}", port.trim()) }
-    }
-}
-
-impl Drop for PythonServer {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 /// A server with the methods of peer.py, and its port.
@@ -127,11 +74,10 @@ async fn a_server_does_what_the_specification_says_in_the_eyes_of_somebody_else(
         return;
     }
     let (server, port) = rust_server().await;
-    let output = peer(&["probe", "127.0.0.1", &port]).await;
-    let report = String::from_utf8(output.stdout).unwrap();
+    let (code, report) = peer("probe", &port, &["--only", "core"]).await;
     println!("{report}");
     let lines = |word| report.lines().filter(move |line| line.starts_with(word)).count();
-    assert!(output.status.success() && lines("FAIL ") == 0 && lines("SKIP ") == 0, "{report}");
+    assert!(code == 0 && lines("FAIL ") == 0 && lines("SKIP ") == 0, "{report}");
     assert!(lines("PASS ") >= 40, "{report}");
     server.stop();
 }
@@ -165,9 +111,9 @@ async fn python_calls_rust() {
         ),
     ];
     for (words, code, printed) in cases {
-        assert_eq!(call_from_python(&port, words).await, (*code, format!("{printed}\n")), "{words:?}");
+        assert_eq!(peer("call", &port, words).await, (*code, format!("{printed}\n")), "{words:?}");
     }
-    let (code, printed) = call_from_python(&port, &["no.such.method"]).await;
+    let (code, printed) = peer("call", &port, &["no.such.method"]).await;
     assert!(
         code == 1 && printed.contains(r#""code": 12"#) && printed.contains(r#""processed": false"#),
         "{printed}"
@@ -184,8 +130,12 @@ async fn rust_calls_python() {
     let server = PythonServer::start();
     let double = |request: Request| async move { Ok(2 * request.payload::<u64>()?) };
     let refuse = |_| async { Err::<(), HandlerError>(Error::new(Code(1234), "not now").into()) };
-    let client =
-        Client::connect(&server.url).handle("double", double).handle("refuse", refuse).build().await.unwrap();
+    let client = Client::connect(server.url())
+        .handle("double", double)
+        .handle("refuse", refuse)
+        .build()
+        .await
+        .unwrap();
     let info = client.info().unwrap();
     assert_eq!((info.version, info.agent.as_deref()), (1, Some("fluxar-interop/1")));
 
@@ -241,7 +191,7 @@ async fn rust_and_python_keep_each_other_alive() {
         return;
     }
     let server = PythonServer::start();
-    let beating = Client::connect(&server.url).configure(|config| config.limits.heartbeat_ms = 250);
+    let beating = Client::connect(server.url()).configure(|config| config.limits.heartbeat_ms = 250);
     let client = beating.build().await.unwrap();
     client.call::<()>("sleep", &Sleep { ms: 1_200 }).await.unwrap();
     assert!(client.error().is_none());
