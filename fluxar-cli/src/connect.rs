@@ -4,10 +4,15 @@ use std::future::Future;
 
 use fluxar::{Client, ConnectError};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// What this program calls itself in the handshake.
 pub(crate) const AGENT: &str = concat!("fluxar-cli/", env!("CARGO_PKG_VERSION"));
+
+/// Connects, unless Ctrl-C comes first.
+pub(crate) async fn dial(url: &str) -> Result<Client, Failure> {
+    unless_interrupted(connect(url)).await.unwrap_or_else(|| Err(Failure::silent(Exit::Interrupted)))
+}
 
 pub(crate) async fn connect(url: &str) -> Result<Client, Failure> {
     let client = Client::connect(url).configure(|config| config.agent = Some(AGENT.into()));

@@ -11,8 +11,10 @@ mod notation;
 mod opening;
 mod payload;
 mod ping;
+mod publish;
 mod serve;
 mod stream;
+mod subscribe;
 mod terminal;
 
 use std::future::Future;
@@ -41,6 +43,13 @@ fn run() -> Result<(), Failure> {
         Some(Command::Stream(args)) => {
             let stream = stream::Prepared::new(&args)?;
             block_on(tokio::runtime::Builder::new_current_thread(), stream.run())
+        }
+        Some(Command::Pub(args)) => {
+            let publish = publish::Prepared::new(&args)?;
+            block_on(tokio::runtime::Builder::new_current_thread(), publish.run())
+        }
+        Some(Command::Sub(args)) => {
+            block_on(tokio::runtime::Builder::new_current_thread(), subscribe::run(&args))
         }
         Some(Command::Ping(args)) => {
             block_on(tokio::runtime::Builder::new_current_thread(), ping::run(&args))

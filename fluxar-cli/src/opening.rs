@@ -6,7 +6,7 @@ use fluxar::{Client, Error, Raw};
 use fluxar_proto::message::{TARGET_LIMIT, key};
 
 use crate::args::{OpeningArgs, Output};
-use crate::connect::{connect, unless_interrupted};
+use crate::connect::dial;
 use crate::failure::{Exit, Failure};
 use crate::payload::Reserved;
 use crate::{describe, payload};
@@ -46,12 +46,11 @@ impl<'a> Opening<'a> {
 
     /// Dials the peer.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        let interrupted = Err(Failure::silent(Exit::Interrupted));
-        unless_interrupted(connect(self.url)).await.unwrap_or(interrupted)
+        dial(self.url).await
     }
 }
 
-/// What the failure of a call or a stream is: the peer's, or that of the connection.
+/// What the failure of a call, a stream or a subscription is: the peer's, or that of the connection.
 pub(crate) fn failure(client: &Client, error: &Error) -> Failure {
     let line = describe::error(&error.as_ref());
     let lost = client.error().filter(|why| why.call_error(true).message == error.message);

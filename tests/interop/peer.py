@@ -80,6 +80,7 @@ class Peer(Streams, PubSub, asyncio.Protocol):
         self.established = self.closing = self.blocked = False
         self.cause, self.hello, self.proofs, self.dropped, self.running, self.held = None, None, 0, 0, 0, 0
         self.budget, self.budget_at = BUDGET, self.loop.time()
+        self.cancelled = 0  # calls and streams of the other side
         self.start_streams()
         self.start_pubsub()
 
@@ -324,6 +325,7 @@ class Peer(Streams, PubSub, asyncio.Protocol):
         elif m.type == CONTROL:
             self.pings.remove(m.ref)
         elif m.target == "cancel":
+            self.cancelled += 1
             self.abandon(m.ref)
         elif m.ref in self.theirs:
             call = self.theirs[m.ref][1]
@@ -472,7 +474,11 @@ async def callback(call):
         raise Error(**error.map | {"processed": True}) from None
 
 
-METHODS = {f.__name__: f for f in (echo, fail, sleep, count, collect, callback)}
+async def cancelled(call):
+    return call.peer.cancelled
+
+
+METHODS = {f.__name__: f for f in (echo, fail, sleep, count, collect, callback)} | {"test.cancelled": cancelled}
 
 
 async def serve(port, limits):

@@ -123,6 +123,7 @@ class Stream:
         elif m.error and verb not in ("end", "cancel"):
             raise Malformed("an error where none may be")
         elif verb == "cancel":
+            self.peer.cancelled += not self.ours
             self.peer.send(new_message(STREAM, self.id, "end", error=Error(CANCELLED).map))
             self.over(m.error)
             self.stop()

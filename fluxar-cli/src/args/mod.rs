@@ -7,8 +7,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 
+mod pubsub;
 mod stream;
 
+pub(crate) use pubsub::{PubArgs, SubArgs};
 pub(crate) use stream::StreamArgs;
 
 /// Calls, serves and looks into peers that speak FLUXAR.
@@ -19,7 +21,8 @@ URLs: tcp://HOST:PORT, unix:///PATH; a bare HOST:PORT means TCP.
 
 Exit codes:
     0  all went well
-    1  the call or stream failed: the peer, or its deadline, says why; of pings: none was answered
+    1  the call, stream, publication or subscription failed: the peer, or its deadline, says why;
+       of pings: none was answered
     2  the command line or the payload is wrong
     3  could not connect or listen, or the connection was lost
     4  what was to be decoded is malformed
@@ -36,11 +39,15 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Call(CallArgs),
     Stream(StreamArgs),
+    Pub(PubArgs),
+    Sub(SubArgs),
     Ping(PingArgs),
     Decode(DecodeArgs),
 }
 
 /// Listen, and serve whoever connects
+///
+/// It is a hub: what one peer publishes goes to all who have subscribed, with groups and last values.
 ///
 /// Prints `listening on URL` for each listener, with the port that the system chose where 0 was
 /// asked for. SIGINT and SIGTERM close every connection in order and end the command.
@@ -64,6 +71,8 @@ The calls of the conformance peer:
   test.callback {\"method\", \"payload\"?}     what the caller's own method responds to that payload
   test.drop_link                           null; then the transport is cut without a close
 
+  test.emit {\"topic\", \"n\", \"qos\"?, \"retain\"?}  publishes the numbers 0 to n-1 on that topic; n
+
 Its streams:
   test.count {\"n\", \"size\"?}               the numbers 0 to n-1, or byte strings of that size; ends with n
   test.sum                                 adds the integers that come; ends with the sum
@@ -76,7 +85,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "URL", required = true)]
     pub(crate) listen: Vec<String>,
 
-    /// Serve the test calls and streams below; otherwise only the handshake and pings are answered
+    /// Serve the test calls and streams below; otherwise it is a hub, and answers no calls
     #[arg(long)]
     pub(crate) conformance: bool,
 

@@ -1,8 +1,9 @@
-//! The conformance peer: calls and streams by which another implementation can test itself (§21). It uses nothing but
+//! The conformance peer: calls, streams and topics by which another implementation can test itself (§21). It uses nothing but
 //! the public API.
 
 mod calls;
 mod streams;
+mod topics;
 
 use fluxar::{Error, FromPayload, Raw, Server};
 
@@ -12,6 +13,7 @@ use crate::notation::map_entries;
 pub(crate) fn register(server: &Server) {
     calls::register(server);
     streams::register(server);
+    topics::register(server);
 }
 
 /// The arguments of a call or a stream: a map with text keys, of whatever length and with whatever else in it.

@@ -5,6 +5,6 @@ mod lines;
 mod printer;
 mod progress;
 
-pub(crate) use lines::Lines;
+pub(crate) use lines::{Line, Lines};
 pub(crate) use printer::Printer;
 pub(crate) use progress::Progress;

@@ -24,7 +24,7 @@ pub(crate) struct Closed;
 
 enum Job {
     /// For standard output.
-    Print(Vec<u8>),
+    Print(Vec<u8>, oneshot::Sender<()>),
     /// For the terminal behind standard error.
     Progress(String),
 }
@@ -35,15 +35,17 @@ impl Printer {
         let (report, done) = oneshot::channel();
         let writing = std::thread::Builder::new().name("output".into()).spawn(move || {
             // Nobody waits for that any more: interrupted.
-            drop(report.send(write(queue, &mut io::stdout().lock(), &mut io::stderr())));
+            drop(report.send(write(queue, &mut io::stdout(), &mut io::stderr())));
         });
         writing.map_err(|error| Failure::usage(format_args!("cannot start: {error}")))?;
         Ok(Self { jobs, done })
     }
 
-    /// Prints whole lines, once there is room for them.
+    /// Prints whole lines, and waits until they are written.
     pub(crate) async fn print(&self, lines: Vec<u8>) -> Result<(), Closed> {
-        self.jobs.send(Job::Print(lines)).await.map_err(|_| Closed)
+        let (written, done) = oneshot::channel();
+        self.jobs.send(Job::Print(lines, written)).await.map_err(|_| Closed)?;
+        done.await.map_err(|_| Closed)
     }
 
     /// Shows progress, where nothing else waits to be shown.
@@ -69,7 +71,11 @@ fn write(mut queue: mpsc::Receiver<Job>, out: &mut impl Write, err: &mut impl Wr
         }
         is_shown = matches!(job, Job::Progress(_));
         match job {
-            Job::Print(lines) => out.write_all(&lines).and_then(|()| out.flush())?,
+            Job::Print(lines, written) => {
+                out.write_all(&lines).and_then(|()| out.flush())?;
+                // Nobody waits for that any more.
+                written.send(()).unwrap_or_default();
+            }
             Job::Progress(line) => {
                 err.write_all(line.as_bytes()).and_then(|()| err.flush()).unwrap_or_default();
             }
@@ -91,8 +97,8 @@ mod tests {
         for job in [
             Job::Progress("1 item".into()),
             Job::Progress("2 items".into()),
-            Job::Print(b"a\n".into()),
-            Job::Print(b"b\n".into()),
+            Job::Print(b"a\n".into(), oneshot::channel().0),
+            Job::Print(b"b\n".into(), oneshot::channel().0),
             Job::Progress("3 items".into()),
         ] {
             jobs.try_send(job).ok().unwrap();

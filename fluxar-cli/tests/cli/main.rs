@@ -6,6 +6,7 @@ mod call;
 mod decode;
 mod hostile;
 mod ping;
+mod pubsub;
 mod serve;
 mod serve_streams;
 mod stream;

@@ -6,10 +6,11 @@ use crate::support::fluxar;
 fn help_is_there_for_every_command_with_examples_and_exit_codes() {
     let all = fluxar(["--help"]);
     assert_eq!(all.exit, Some(0));
-    for word in ["serve", "call", "stream", "ping", "decode", "Exit codes:", "130  interrupted"] {
+    for word in ["serve", "call", "stream", "pub", "sub", "ping", "decode", "Exit codes:", "130  interrupted"]
+    {
         assert!(all.text().contains(word), "{word}");
     }
-    for command in ["serve", "call", "stream", "ping", "decode"] {
+    for command in ["serve", "call", "stream", "pub", "sub", "ping", "decode"] {
         let help = fluxar([command, "--help"]);
         assert_eq!((help.exit, help.err.as_str()), (Some(0), ""));
         assert!(
