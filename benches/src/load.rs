@@ -19,6 +19,32 @@ pub(crate) enum Work {
     Upload,
     /// One small call at a time, while the server sends items on the same connection, as many as it can.
     CallsBesideDownload,
+    /// The client publishes to the server, whose application takes the messages.
+    PublishDirect(Mode),
+    /// The client publishes over one connection, and takes what the server relays over so many others.
+    PublishRelayed(Mode, usize),
+}
+
+/// How often a message that is published arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the names that everyone knows them by")]
+pub(crate) enum Mode {
+    AtMostOnce,
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::AtMostOnce, Self::AtLeastOnce, Self::ExactlyOnce];
+}
+
+impl FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mode = text.parse().ok().and_then(|at: usize| Self::ALL.get(at).copied());
+        mode.ok_or_else(|| format!("there is no mode {text}").into())
+    }
 }
 
 impl fmt::Display for Work {
@@ -28,6 +54,8 @@ impl fmt::Display for Work {
             Self::Download => f.write_str("download"),
             Self::Upload => f.write_str("upload"),
             Self::CallsBesideDownload => f.write_str("calls-beside-download"),
+            Self::PublishDirect(mode) => write!(f, "direct:{}", *mode as u8),
+            Self::PublishRelayed(mode, subscribers) => write!(f, "relayed:{}:{subscribers}", *mode as u8),
         }
     }
 }
@@ -36,12 +64,14 @@ impl FromStr for Work {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text.split_once(':') {
-            Some(("calls", in_flight)) => Ok(Self::Calls(in_flight.parse()?)),
-            _ => [Self::Download, Self::Upload, Self::CallsBesideDownload]
-                .into_iter()
-                .find(|work| work.to_string() == text)
-                .ok_or_else(|| format!("there is no work {text}").into()),
+        match text.split(':').collect::<Vec<_>>()[..] {
+            ["calls", in_flight] => Ok(Self::Calls(in_flight.parse()?)),
+            ["download"] => Ok(Self::Download),
+            ["upload"] => Ok(Self::Upload),
+            ["calls-beside-download"] => Ok(Self::CallsBesideDownload),
+            ["direct", mode] => Ok(Self::PublishDirect(mode.parse()?)),
+            ["relayed", mode, subscribers] => Ok(Self::PublishRelayed(mode.parse()?, subscribers.parse()?)),
+            _ => Err(format!("there is no work {text}").into()),
         }
     }
 }
@@ -61,8 +91,10 @@ pub(crate) struct Load {
 /// What one contender did under one load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measured {
-    /// Answered calls per second; or items per second, where there are any.
+    /// Answered calls per second; or items per second, or messages that arrived, where there are any.
     pub(crate) per_second: f64,
+    /// The share of what was published that did not arrive, from 0 to 1.
+    pub(crate) lost: f64,
     /// Round trips of calls in nanoseconds; zero where there are none, or more than one was in flight.
     pub(crate) p50: u64,
     /// As `p50`.
@@ -72,7 +104,7 @@ pub(crate) struct Measured {
 impl Measured {
     /// A rate, without round trips.
     pub(crate) fn rate(per_second: f64) -> Self {
-        Self { per_second, p50: 0, p99: 0 }
+        Self { per_second, lost: 0.0, p50: 0, p99: 0 }
     }
 }
 
@@ -137,7 +169,8 @@ async fn time_each(
     }
     let per_second = round_trips.len() as f64 / (last - began).as_secs_f64();
     round_trips.sort_unstable();
-    Ok(Measured { per_second, p50: percentile(&round_trips, 50.0), p99: percentile(&round_trips, 99.0) })
+    let [p50, p99] = [50.0, 99.0].map(|percent| percentile(&round_trips, percent));
+    Ok(Measured { p50, p99, ..Measured::rate(per_second) })
 }
 
 async fn many_at_a_time<C: Caller>(caller: C, in_flight: usize, load: Load) -> Result<Measured, Error> {
@@ -196,92 +229,19 @@ pub(crate) async fn beside<C: Caller>(
     }
 }
 
-/// Counts items, and says at what rate they came once enough time has passed. It looks at the clock only now and then:
-/// that would cost as much as an item does.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    warm_up: Duration,
-    measure: Duration,
-    items: u64,
-    /// With how many items the clock is looked at next.
-    next: u64,
-    /// How many items go by between two looks.
-    stride: u64,
-    began: Instant,
-    /// How many items had come when the warm-up was over.
-    before: Option<u64>,
-}
-
-impl Meter {
-    pub(crate) fn new(load: &Load) -> Self {
-        // As often for every size of items: some ten microseconds apart.
-        let stride = (32 << 10) / load.payload.max(64) as u64;
-        Self {
-            warm_up: load.warm_up,
-            measure: load.measure,
-            items: 0,
-            next: 0,
-            stride,
-            began: Instant::now(),
-            before: None,
-        }
-    }
-
-    /// How many items have been counted, with those of the warm-up.
-    pub(crate) fn items(&self) -> u64 {
-        self.items
-    }
-
-    /// So many more items. Their rate per second, once it is known.
-    pub(crate) fn count(&mut self, items: u64) -> Option<f64> {
-        self.items += items;
-        if self.items < self.next {
-            return None;
-        }
-        self.next = self.items + self.stride;
-        let now = Instant::now();
-        let Some(before) = self.before else {
-            if now - self.began >= self.warm_up {
-                (self.began, self.before) = (now, Some(self.items));
-            }
-            return None;
-        };
-        let (items, time) = (self.items - before, now - self.began);
-        (time >= self.measure && items > 0).then(|| items as f64 / time.as_secs_f64())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn work_is_written_and_read() {
-        for work in [Work::Calls(128), Work::Download, Work::Upload, Work::CallsBesideDownload] {
+        let publishing = Mode::ALL.map(|mode| [Work::PublishDirect(mode), Work::PublishRelayed(mode, 64)]);
+        let others = [Work::Calls(128), Work::Download, Work::Upload, Work::CallsBesideDownload];
+        for work in publishing.into_iter().flatten().chain(others) {
             assert_eq!(work.to_string().parse::<Work>().unwrap(), work);
         }
-        assert!("calls".parse::<Work>().is_err());
-        assert!("calls:x".parse::<Work>().is_err());
-    }
-
-    #[test]
-    fn a_meter_leaves_the_warm_up_out() {
-        let load = Load {
-            work: Work::Download,
-            payload: 32 << 10,
-            warm_up: Duration::from_millis(5),
-            measure: Duration::from_millis(5),
-        };
-        let mut meter = Meter::new(&load);
-        assert_eq!(meter.count(1_000_000_000), None, "all this is warm-up");
-        let began = Instant::now();
-        let rate = loop {
-            if let Some(rate) = meter.count(1) {
-                break rate;
-            }
-        };
-        let most = meter.items() - 1_000_000_000;
-        assert!(began.elapsed() >= load.measure);
-        assert!(rate > 0.0 && rate <= most as f64 / load.measure.as_secs_f64(), "{rate} {most}");
+        for none in ["calls", "calls:x", "direct:3", "relayed:0"] {
+            assert!(none.parse::<Work>().is_err(), "{none}");
+        }
     }
 }

@@ -10,8 +10,10 @@ mod contender;
 mod fairness;
 mod load;
 mod machine;
+mod meter;
 mod options;
 mod process;
+mod pubsub;
 mod rounds;
 mod rpc;
 mod stats;
@@ -53,7 +55,7 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         println!("{}", codec::describe(options.rounds));
         println!("{}", codec::run(options.rounds));
     }
-    let between_processes = [Part::Latency, Part::Throughput, Part::Streams, Part::Fairness];
+    let between_processes = [Part::Latency, Part::Throughput, Part::Streams, Part::Fairness, Part::PubSub];
     let parts = between_processes.into_iter().filter(|&part| options.wants(part)).collect::<Vec<_>>();
     if !parts.is_empty() {
         println!("{}", rounds::describe(&options)?);
@@ -62,6 +64,7 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         let shown = match part {
             Part::Streams => streams::run(&options)?,
             Part::Fairness => fairness::run(&options)?,
+            Part::PubSub => pubsub::run(&options)?,
             _ => rpc::run(part, &options)?,
         };
         println!("{shown}");

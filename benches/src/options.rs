@@ -11,7 +11,8 @@ Measures FLUXAR and its neighbours side by side and prints Markdown tables.
 
 Usage: cargo run --release -p fluxar-bench -- [OPTIONS]
 
-  --only PARTS         codec, latency, throughput, streams, fairness; separated by commas (default: all)
+  --only PARTS         codec, latency, throughput, streams, fairness, pubsub; separated by commas
+                       (default: all)
   --contenders NAMES   who takes part in all but codec, separated by commas (default: all);
                        `raw`, which everyone is compared to, always does
   --rounds N           rounds in which the contenders take turns (default: 5)
@@ -32,10 +33,13 @@ pub(crate) enum Part {
     Streams,
     /// One call at a time beside a stream.
     Fairness,
+    /// Messages on topics.
+    PubSub,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Codec, Self::Latency, Self::Throughput, Self::Streams, Self::Fairness];
+    const ALL: [Self; 6] =
+        [Self::Codec, Self::Latency, Self::Throughput, Self::Streams, Self::Fairness, Self::PubSub];
 
     fn name(self) -> &'static str {
         match self {
@@ -44,6 +48,7 @@ impl Part {
             Self::Throughput => "throughput",
             Self::Streams => "streams",
             Self::Fairness => "fairness",
+            Self::PubSub => "pubsub",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{Error, process};
 pub(crate) fn describe(options: &Options) -> Result<String, Error> {
     let Cores { server, client } = Cores::pick()?;
     let mut text = format!(
-        "Calls and streams: server and client are processes on core {server} and core {client}, each with a \
+        "Calls, streams and messages: server and client are processes on core {server} and core {client}, each with a \
          current-thread Tokio runtime, over loopback TCP with TCP_NODELAY. {} rounds of {:?} each, taking turns: median \
          (smallest to largest). Ratios are between figures of the same round.\n\n",
         options.rounds, options.measure
@@ -22,22 +22,32 @@ pub(crate) fn describe(options: &Options) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The figures of every contender, round by round, under every load. Within a round they take turns, each round beginning
-/// with another; a contender's loads follow one another.
+/// The figures of every contender, round by round, under every load.
 pub(crate) fn measure<const N: usize>(
     loads: [Load; N],
     contenders: &[Contender],
     options: &Options,
 ) -> Result<Vec<[Vec<Measured>; N]>, Error> {
+    let turns = contenders.iter().flat_map(|&who| loads.map(|load| (who, load))).collect::<Vec<_>>();
+    let mut figures = take_turns(&turns, options)?.into_iter();
+    Ok(contenders.iter().map(|_| [(); N].map(|()| figures.next().unwrap_or_default())).collect())
+}
+
+/// The figures of everyone under a load of its own, round by round. Within a round they take turns, each round beginning
+/// with another.
+pub(crate) fn take_turns(
+    turns: &[(Contender, Load)],
+    options: &Options,
+) -> Result<Vec<Vec<Measured>>, Error> {
     let cores = Cores::pick()?;
-    let mut figures = vec![[(); N].map(|()| Vec::with_capacity(options.rounds)); contenders.len()];
+    let mut figures = vec![Vec::with_capacity(options.rounds); turns.len()];
     for round in 0..options.rounds {
-        for turn in 0..contenders.len() {
-            let who = (round + turn) % contenders.len();
-            for (load, figures) in loads.iter().zip(&mut figures[who]) {
-                let measured = process::measure(contenders[who], load, cores);
-                figures.push(measured.map_err(|error| format!("{}: {error}", contenders[who].name()))?);
-            }
+        for turn in 0..turns.len() {
+            let turn = (round + turn) % turns.len();
+            let (contender, load) = &turns[turn];
+            let measured = process::measure(*contender, load, cores);
+            let failed = |error| format!("{} at {}: {error}", contender.name(), load.work);
+            figures[turn].push(measured.map_err(failed)?);
         }
     }
     Ok(figures)

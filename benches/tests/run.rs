@@ -8,7 +8,7 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn prints_a_row_for_every_contender_and_load() {
-    let parts = "latency,throughput,streams,fairness";
+    let parts = "latency,throughput,streams,fairness,pubsub";
     let output = run(&["--only", parts, "--rounds", "2", "--seconds", "0.05"]);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -17,8 +17,12 @@ fn prints_a_row_for_every_contender_and_load() {
         "Throughput: 128 calls in flight, 1024 ",
         "Streams: items of 16384 ",
         "Fairness: one call of 64 ",
+        "Publish/subscribe: messages of 64 ",
     ] {
         assert!(shown.contains(heading), "{heading}: {shown}");
+    }
+    for way in ["from peer to peer", "by a hub, to 1", "by a hub, to 64"] {
+        assert!(shown.contains(&format!("\n| {way} ")), "{way}: {shown}");
     }
     for (contender, tables) in [("raw", 6), ("fluxar", 7), ("tonic", 7)] {
         assert_eq!(shown.matches(&format!("\n| {contender} ")).count(), tables, "{contender}: {shown}");

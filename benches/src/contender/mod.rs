@@ -78,7 +78,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::load::Work;
+    use crate::load::{Mode, Work};
 
     /// What a contender does under one load.
     async fn measured(contender: Contender, work: Work, payload: usize) -> Measured {
@@ -121,6 +121,20 @@ mod tests {
     async fn calls_are_answered_beside_a_stream() {
         for contender in [Contender::Fluxar, Contender::Tonic] {
             assert!(measured(contender, Work::CallsBesideDownload, 16 << 10).await.p50 > 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn published_messages_arrive() {
+        for mode in [Mode::AtMostOnce, Mode::AtLeastOnce, Mode::ExactlyOnce] {
+            for work in
+                [Work::PublishDirect(mode), Work::PublishRelayed(mode, 1), Work::PublishRelayed(mode, 3)]
+            {
+                measured(Contender::Fluxar, work, 64).await;
+                if mode == Mode::AtMostOnce {
+                    measured(Contender::Raw, work, 64).await;
+                }
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! This project, through its public API.
 
+mod pubsub;
 mod streams;
 
 use std::net::SocketAddr;
@@ -18,17 +19,26 @@ pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
     let server = Server::on(TokioListener::from(listener)).build().await?;
     server.handle(ECHO, |request: Request| async move { Ok(request.payload::<ByteBuf>()?) });
     streams::handle(&server);
+    pubsub::handle(&server).await?;
     Ok(server.run().await?)
 }
 
+async fn connect(server: SocketAddr) -> Result<Arc<Client>, Error> {
+    Ok(Arc::new(Client::connect(format!("tcp://{server}")).build().await?))
+}
+
 pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
-    let client = Arc::new(Client::connect(format!("tcp://{server}")).build().await?);
+    let client = connect(server).await?;
     match load.work {
         Work::Calls(in_flight) => drive(client, in_flight, load).await,
         Work::Download => streams::download(&client, load).await,
         Work::Upload => streams::upload(&client, load).await,
         Work::CallsBesideDownload => {
             beside(client.clone(), load, async |items| streams::drain(&client, load, items).await).await
+        }
+        Work::PublishDirect(mode) => pubsub::direct(client, mode, load).await,
+        Work::PublishRelayed(mode, subscribers) => {
+            pubsub::relayed(client, server, mode, subscribers, load).await
         }
     }
 }

@@ -9,7 +9,8 @@ use serde_bytes::{ByteBuf, Bytes};
 use tokio::task::JoinHandle;
 
 use crate::Error;
-use crate::load::{Load, Measured, Meter, check, payload};
+use crate::load::{Load, Measured, check, payload};
+use crate::meter::Meter;
 
 /// The server sends copies of the opening's payload.
 const DOWNLOAD: &str = "bench.download";

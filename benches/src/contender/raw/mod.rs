@@ -3,6 +3,7 @@
 //! A client says with its first byte what it is up to.
 
 mod calls;
+mod relay;
 mod streams;
 
 use std::io;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Error;
-use crate::load::{Load, Measured, Work, payload};
+use crate::load::{Load, Measured, Mode, Work, payload};
 
 const READ_SIZE: usize = 64 * 1024;
 
@@ -24,18 +25,26 @@ enum Purpose {
     Download = 1,
     /// The client sends copies of its first frame, and is told how many came.
     Upload = 2,
+    /// The client wants to have what others publish.
+    Subscribe = 3,
+    /// The client sends frames, which all others get that want them.
+    Publish = 4,
 }
 
 pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
+    let subscribers = relay::Subscribers::default();
     loop {
         let (mut stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        let subscribers = subscribers.clone();
         // A client that goes away ends its own connection only.
         tokio::spawn(async move {
             match stream.read_u8().await {
                 Ok(purpose) if purpose == Purpose::Echo as u8 => calls::echo(&stream).await,
                 Ok(purpose) if purpose == Purpose::Download as u8 => streams::send(stream).await,
                 Ok(purpose) if purpose == Purpose::Upload as u8 => streams::receive(stream).await,
+                Ok(purpose) if purpose == Purpose::Subscribe as u8 => subscribers.join(stream).await,
+                Ok(purpose) if purpose == Purpose::Publish as u8 => subscribers.relay(stream).await,
                 _ => Ok(()),
             }
         });
@@ -48,8 +57,15 @@ pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, 
             calls::measure(connect(server, Purpose::Echo).await?, in_flight, load).await
         }
         Work::Download => streams::download(connect(server, Purpose::Download).await?, load).await,
-        Work::Upload => streams::upload(connect(server, Purpose::Upload).await?, load).await,
-        Work::CallsBesideDownload => Err("a bare socket knows no calls beside a stream".into()),
+        Work::Upload | Work::PublishDirect(Mode::AtMostOnce) => {
+            streams::upload(connect(server, Purpose::Upload).await?, load).await
+        }
+        Work::PublishRelayed(Mode::AtMostOnce, subscribers) => {
+            relay::measure(server, subscribers, load).await
+        }
+        Work::CallsBesideDownload | Work::PublishDirect(_) | Work::PublishRelayed(..) => {
+            Err("there is no such thing on a bare socket".into())
+        }
     }
 }
 

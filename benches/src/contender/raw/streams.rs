@@ -9,10 +9,11 @@ use tokio::net::TcpStream;
 
 use super::{READ_SIZE, frame, whole_frames};
 use crate::Error;
-use crate::load::{Load, Measured, Meter, check};
+use crate::load::{Load, Measured, check};
+use crate::meter::Meter;
 
 /// How many bytes are written at once, or one frame.
-const WRITE_SIZE: usize = 64 * 1024;
+pub(super) const WRITE_SIZE: usize = 64 * 1024;
 
 /// Sends copies of the frame that comes first, for ever.
 pub(super) async fn send(mut stream: TcpStream) -> io::Result<()> {
@@ -85,19 +86,19 @@ async fn first_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// What has arrived and is not whole yet.
-struct Incoming {
+pub(super) struct Incoming {
     /// What every frame carries.
     item: Vec<u8>,
     bytes: Vec<u8>,
 }
 
 impl Incoming {
-    fn new(frame: Vec<u8>) -> Self {
+    pub(super) fn new(frame: Vec<u8>) -> Self {
         Self { item: frame[4..].to_vec(), bytes: Vec::with_capacity(2 * READ_SIZE) }
     }
 
     /// Waits for more, and takes the whole frames out: how many there were; `None` at the end.
-    async fn read(&mut self, stream: &mut TcpStream) -> io::Result<Option<u64>> {
+    pub(super) async fn read(&mut self, stream: &mut TcpStream) -> io::Result<Option<u64>> {
         self.bytes.reserve(READ_SIZE);
         if stream.read_buf(&mut self.bytes).await? == 0 {
             return Ok(None);

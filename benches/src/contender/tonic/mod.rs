@@ -85,6 +85,7 @@ pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, 
         Work::CallsBesideDownload => {
             beside(channel.clone(), load, async |items| streams::drain(channel, load, items).await).await
         }
+        Work::PublishDirect(_) | Work::PublishRelayed(..) => Err("gRPC has no topics".into()),
     }
 }
 

@@ -18,7 +18,8 @@ use tonic_prost::ProstCodec;
 
 use super::{Bytes, DOWNLOAD, UPLOAD};
 use crate::Error;
-use crate::load::{Load, Measured, Meter, check, payload};
+use crate::load::{Load, Measured, check, payload};
+use crate::meter::Meter;
 
 /// How many items came.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
