@@ -191,6 +191,25 @@ fn a_stream_that_nobody_reads_holds_its_window_and_one_message() {
     }
 }
 
+// spec: §11.5, §17.2
+#[test]
+fn what_is_taken_from_before_a_large_message_gives_no_credit_for_that() {
+    for mut talk in Talk::both(&config(|c| c.limits.stream_window = 1_000)) {
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            talk.data(blob(500 - 39)).unwrap();
+            talk.data(blob(20_000 - 39)).unwrap();
+            let stream = talk.stream;
+            for _ in 0..2 {
+                let taken = talk.connection().poll_stream(stream);
+                assert!(matches!(taken, Ok(Some(Received::Items(_)))), "{taken:?}");
+                rounds.extend(talk.heard().into_iter().map(|(_, credit)| credit.as_item().as_u64().unwrap()));
+            }
+        }
+        assert_eq!(rounds, [500, 20_000].repeat(3), "the large one still waits when the first credit comes");
+    }
+}
+
 /// The memory that an item keeps, in bytes.
 #[track_caller]
 fn pinned(item: Payload) -> usize {

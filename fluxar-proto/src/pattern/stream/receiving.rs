@@ -186,8 +186,9 @@ impl Receiving {
         let withheld = bytes.min(self.excess);
         self.excess -= withheld;
         bytes -= withheld;
-        // Where nothing is left, as without any window, the application's waiting is what lets a message through.
-        if self.credit + bytes <= 0 {
+        // Where nothing is left, as without any window, the application's waiting is what lets a message through. Where
+        // something waits for the application, a debt is what that costs, and is paid when it is taken.
+        if self.is_empty() && self.credit + bytes <= 0 {
             bytes = 1 - self.credit;
         }
         let bytes = bytes.min(MAX_CREDIT - self.credit.max(0));
