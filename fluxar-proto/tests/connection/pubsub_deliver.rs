@@ -383,6 +383,38 @@ fn unsettled_deliveries_are_over_with_their_subscription() {
     assert!(pubsub_events(&pair.events(B)).is_empty(), "nothing is repeated");
 }
 
+// spec: §12.4, §12.8
+#[test]
+fn what_was_settled_before_the_end_of_a_subscription_is_told_before_it() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let (mut pair, subscription, subscriber) =
+            subscribed(&config(|_| ()), "a", options(qos), QueueLimits::default());
+        let now = pair.now;
+        for n in 0..4 {
+            pair.b().deliver(now, subscriber, &message("a", qos, n)).unwrap();
+        }
+        pair.drive();
+        let deliveries = polled(&mut pair, subscription);
+        pair.a().ack(deliveries[0].id).unwrap();
+        pair.a().nack(deliveries[1].id, Error::not_found("no such order")).unwrap();
+        pair.a().ack(deliveries[2].id).unwrap();
+        pair.a().unsubscribe(subscription).unwrap();
+        assert_eq!(pair.a().ack(deliveries[3].id), Err(Gone), "that is too late");
+        pair.drive();
+        let events = pubsub_events(&pair.events(B));
+        let told = events.iter().map(|event| match event {
+            PubSubEvent::Undelivered { message, error, ended, .. } => {
+                Some((message.payload().as_item().as_u64().unwrap(), error.code, *ended))
+            }
+            PubSubEvent::Unsubscribed(_) => None,
+            other => panic!("{other:?}"),
+        });
+        let expected = [Some((1, Code::NOT_FOUND, false)), Some((3, Code::UNAVAILABLE, true)), None];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!((pair.a().stats().subscriptions, pair.b().stats().subscribers), (0, 0));
+    }
+}
+
 // spec: §12.15
 #[test]
 fn what_another_member_may_have_handled_is_marked() {

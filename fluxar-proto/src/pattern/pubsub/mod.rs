@@ -145,17 +145,18 @@ impl PubSub {
         self.group.advance(len);
     }
 
-    /// The next of what others wait for: what concerns subscriptions, then what settles messages.
+    /// The next of what others wait for: whether messages are accepted, which would be late behind the end of their
+    /// subscription (§12.4); then what concerns subscriptions, and what else settles messages.
     pub(crate) fn poll_urgent(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if let Some(answer) = self.send_acks(cx).or_else(|| self.send_nack(cx)) {
+            return Some(answer);
+        }
         while let Some(notice) = self.desk.notices.pop_front() {
             if let Some(outgoing) = self.send_notice(notice, cx) {
                 return Some(outgoing);
             }
         }
-        self.send_acks(cx)
-            .or_else(|| self.send_nack(cx))
-            .or_else(|| self.send_releases(cx))
-            .or_else(|| self.send_completes(cx))
+        self.send_releases(cx).or_else(|| self.send_completes(cx))
     }
 
     fn send_notice(&mut self, notice: Notice, cx: &mut Context<'_>) -> Option<Outgoing> {

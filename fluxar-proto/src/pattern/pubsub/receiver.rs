@@ -163,6 +163,21 @@ impl Receiver {
         open.remove(receiving.id, self.entity(slot));
     }
 
+    /// Nobody settles anything any more; but what was settled is still told.
+    pub(super) fn forget_unsettled(&mut self, open: &mut OpenIds) {
+        let Self { home, slots, .. } = self;
+        slots.retain(|slot, receiving| {
+            let tells = match receiving.state {
+                State::Acking | State::Nacking | State::Acked { waits: true, .. } => true,
+                State::Held | State::Acked { waits: false, .. } | State::Completing => false,
+            };
+            if !tells {
+                open.remove(receiving.id, Entity::Held(*home, slot));
+            }
+            tells
+        });
+    }
+
     /// The end of all: nobody acknowledges anything any more.
     pub(super) fn clear(&mut self, open: &mut OpenIds) {
         for (slot, receiving) in core::mem::take(&mut self.slots) {

@@ -120,7 +120,10 @@ impl Subscription {
     /// An `unsubscribe` leaves: ours, or the answer to the peer's.
     pub(super) fn send_end(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
         match &mut self.state {
-            State::Ending { sent } if !*sent => *sent = true,
+            State::Ending { sent } if !*sent => {
+                *sent = true;
+                self.receiver.clear(cx.open);
+            }
             State::Answering => self.state = State::Over,
             _ => return None,
         }
@@ -202,9 +205,9 @@ impl Subscription {
         }
     }
 
-    /// We end it. Unsettled deliveries are over with it.
+    /// We end it. Unsettled deliveries are over with it; what was settled before is told first.
     fn begin_end(&mut self, desk: &mut Desk, open: &mut OpenIds) {
-        self.receiver.clear(open);
+        self.receiver.forget_unsettled(open);
         self.state = State::Ending { sent: false };
         desk.notices.push_back(Notice::Unsubscribe(self.subscription()));
     }
