@@ -339,9 +339,10 @@ impl Connection {
         if let Some(id) = self.pings.pop_front() {
             return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
         }
-        let Self { calls, streams, pubsub, turns, ids, open, budget, refusals, .. } = self;
+        let Self { calls, streams, pubsub, turns, ids, open, budget, refusals, peer, .. } = self;
         if let Some(refusal) = refusals.poll(now, ids) {
-            return Some(refusal);
+            let limit = peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
+            return Some(refusal.with_error_within(limit));
         }
         let cx = &mut Context { now, ids, open, budget, refusals };
         let urgent = streams.poll_urgent(cx).or_else(|| pubsub.poll_urgent(cx));

@@ -88,6 +88,19 @@ fn a_refused_subscription_is_over() {
     assert_eq!(pair.b().stats().refused, 1);
 }
 
+// spec: §5.13
+#[test]
+fn a_refusal_is_no_larger_than_the_peer_takes() {
+    let mut script = Script::pubsub_with(|_| (), &[("max_message", 1024)]);
+    script.send(Msg::opening(Kind::Subscribe, id(1), "a")).unwrap();
+    let request = one(requests(&script.pubsub_events()));
+    let why = Error::permission_denied("no, ".repeat(500));
+    script.connection.refuse_subscription(script.now, request.id, why).unwrap();
+    let refusal = one(script.read());
+    assert!(refusal.body().len() <= 1024, "{}", refusal.body().len());
+    assert_eq!((refusal.code(), refusal.error.unwrap().processed), (Code::PERMISSION_DENIED, Some(false)));
+}
+
 // spec: §12.2, §12.3, §5.10, §14.1
 #[test]
 fn subscriptions_that_are_none_are_refused() {
