@@ -328,25 +328,38 @@ impl Connection {
         }
     }
 
-    /// Control overtakes what is queued (§8.4).
+    /// Control and what others wait for overtake calls and bulk (§8.4), but do not starve bulk (§2.4).
     fn next_message(&mut self, now: Instant) -> Option<Outgoing> {
         if let Some(hello) = self.hello.take() {
             return Some(hello);
         }
+        let Self { streams, pubsub, turns, ids, open, budget, refusals, .. } = self;
+        let overdue = turns.overdue(streams, pubsub, &mut Context { now, ids, open, budget, refusals });
+        if overdue.is_some() {
+            return overdue;
+        }
+        if let Some(urgent) = self.next_urgent(now) {
+            self.turns.note_urgent();
+            return Some(urgent);
+        }
+        let Self { calls, streams, pubsub, turns, ids, open, budget, refusals, .. } = self;
+        turns.next(calls, streams, pubsub, &mut Context { now, ids, open, budget, refusals })
+    }
+
+    fn next_urgent(&mut self, now: Instant) -> Option<Outgoing> {
         if let Some(ping) = self.replies.pop_front() {
             return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));
         }
         if let Some(id) = self.pings.pop_front() {
             return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
         }
-        let Self { calls, streams, pubsub, turns, ids, open, budget, refusals, peer, .. } = self;
+        let Self { streams, pubsub, ids, open, budget, refusals, peer, .. } = self;
         if let Some(refusal) = refusals.poll(now, ids) {
             let limit = peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
             return Some(refusal.with_error_within(limit));
         }
         let cx = &mut Context { now, ids, open, budget, refusals };
-        let urgent = streams.poll_urgent(cx).or_else(|| pubsub.poll_urgent(cx));
-        urgent.or_else(|| turns.next(calls, streams, pubsub, cx))
+        streams.poll_urgent(cx).or_else(|| pubsub.poll_urgent(cx))
     }
 
     fn take_close(&mut self, now: Instant) -> Option<Outgoing> {

@@ -5,16 +5,35 @@ use crate::pattern::{Calls, Context, Outgoing, PubSub, Streams};
 /// So many messages of calls go ahead of one of the others, at most.
 const CALLS_IN_A_ROW: u8 = 16;
 
-/// Calls overtake bulk, so that a call does not wait for a stream; but they do not starve it. Among the bulk, streams and
-/// publications take turns.
+/// So many messages that others wait for go ahead of bulk, at most: with the calls, 64.
+const URGENT_IN_A_ROW: u8 = 48;
+
+/// Calls overtake bulk, so that a call does not wait for a stream, and so does what others wait for; but they do not starve
+/// it. Among the bulk, streams and publications take turns.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     calls: u8,
+    urgent: u8,
     /// The last of the bulk was of a stream.
     streamed: bool,
 }
 
 impl Turns {
+    /// A message goes ahead of calls and bulk.
+    pub(super) fn note_urgent(&mut self) {
+        self.urgent = self.urgent.saturating_add(1);
+    }
+
+    /// The bulk that goes ahead of what others wait for, because enough of that went ahead of it.
+    pub(super) fn overdue(
+        &mut self,
+        streams: &mut Streams,
+        pubsub: &mut PubSub,
+        cx: &mut Context<'_>,
+    ) -> Option<Outgoing> {
+        if self.urgent < URGENT_IN_A_ROW { None } else { self.bulk(streams, pubsub, cx) }
+    }
+
     /// The next message of calls, streams or publications.
     pub(super) fn next(
         &mut self,
@@ -29,8 +48,12 @@ impl Turns {
             self.calls += 1;
             return Some(call);
         }
-        self.calls = 0;
-        let bulk = if self.streamed {
+        self.bulk(streams, pubsub, cx).or_else(|| calls.poll_outgoing(cx))
+    }
+
+    fn bulk(&mut self, streams: &mut Streams, pubsub: &mut PubSub, cx: &mut Context<'_>) -> Option<Outgoing> {
+        (self.calls, self.urgent) = (0, 0);
+        let (message, streamed) = if self.streamed {
             pubsub
                 .poll_bulk(cx)
                 .map(|message| (message, false))
@@ -40,13 +63,8 @@ impl Turns {
                 .poll_bulk(cx)
                 .map(|message| (message, true))
                 .or_else(|| Some((pubsub.poll_bulk(cx)?, false)))
-        };
-        match bulk {
-            Some((message, streamed)) => {
-                self.streamed = streamed;
-                Some(message)
-            }
-            None => calls.poll_outgoing(cx),
-        }
+        }?;
+        self.streamed = streamed;
+        Some(message)
     }
 }

@@ -188,3 +188,22 @@ fn credit_overtakes_calls_and_data() {
         assert_eq!(order, [Some(verb::CREDIT), Some("m"), None]);
     }
 }
+
+// spec: §2.4
+#[test]
+fn what_others_wait_for_does_not_starve_streams_however_much_of_it_there_is() {
+    let (mut script, streams) = streams(1);
+    (0..10).for_each(|n| script.connection.send_item(streams[0], blob(1_100 + n)).unwrap());
+    (0..40).for_each(|_| call(&mut script, uint(1)));
+    for _ in 0..1_000 {
+        let refused = Msg::opening(Kind::Control, script.id(), "dance");
+        script.send(refused).unwrap();
+    }
+    let (mut ahead, mut data) = (0, 0);
+    for message in script.read() {
+        let is_data = message.kind == Kind::Stream;
+        (ahead, data) = if is_data { (0, data + 1) } else { (ahead + 1, data) };
+        assert!(ahead <= 64 || data == 10, "{ahead} messages ahead of the {data}th of data");
+    }
+    assert_eq!(data, 10);
+}
