@@ -304,6 +304,24 @@ fn a_queue_of_a_subscriber_is_bounded_in_bytes() {
 
 // spec: §12.7
 #[test]
+fn nothing_is_dropped_for_what_has_no_room_all_the_same() {
+    for overflow in [Overflow::DropOldest, Overflow::Wait] {
+        let mut script = Script::pubsub_with(|_| (), &[("max_inflight", 1)]);
+        let queue = QueueLimits { items: 10, bytes: 10_000, overflow };
+        let (_, subscriber) = script.subscriber("a", 1, queue);
+        let large = |qos| OutMessage::new("a", qos, blob(6_000), Default::default()).unwrap();
+        let mut deliver = |message| script.connection.deliver(script.now, subscriber, &message).unwrap();
+        assert_eq!(deliver(large(Qos::AtLeastOnce)), Delivered::Queued);
+        assert_eq!(script.read().len(), 1, "it is kept until it is acknowledged");
+        let mut deliver = |message| script.connection.deliver(script.now, subscriber, &message).unwrap();
+        (0..3).for_each(|n| assert_eq!(deliver(message("a", Qos::AtMostOnce, n)), Delivered::Queued));
+        assert_eq!(deliver(large(Qos::AtMostOnce)), Delivered::DroppedNewest, "{overflow:?}");
+        assert_eq!(script.read().len(), 3, "{overflow:?}");
+    }
+}
+
+// spec: §12.7
+#[test]
 fn a_subscription_that_nobody_reads_is_bounded() {
     let payload = |n: u8| vec![n];
     let send = |script: &mut Script, subscription: SubscriptionId, n: u8, qos: u64| {

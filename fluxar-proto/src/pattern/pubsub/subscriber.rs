@@ -249,7 +249,11 @@ impl Subscriber {
     /// Whether a message is beyond the bounds: of what waits, and of what may still have to be sent again.
     fn is_full(&self, message: &OutMessage) -> bool {
         let (kept, kept_bytes) = self.sender.kept();
-        let (items, bytes) = (self.queue.len() + kept, self.bytes + kept_bytes);
+        self.is_filled(message, (self.queue.len() + kept, self.bytes + kept_bytes))
+    }
+
+    /// Whether a message is beyond the bounds where so many are held, of so many bytes.
+    fn is_filled(&self, message: &OutMessage, (items, bytes): (usize, usize)) -> bool {
         items > 0 && (items >= self.limits.items || bytes + message.held_bytes() > self.limits.bytes)
     }
 
@@ -286,6 +290,8 @@ impl Subscriber {
                 Overflow::DropOldest => true,
                 Overflow::DropNewest => false,
             };
+            // What is on its way cannot make room, and nothing has to go for what has no room all the same.
+            let oldest_goes = oldest_goes && !self.is_filled(message, self.sender.kept());
             if !(oldest_goes && self.drop_oldest(granted, desk)) {
                 self.drop_one();
                 return Ok(Delivered::DroppedNewest);
