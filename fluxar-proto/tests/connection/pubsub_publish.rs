@@ -310,6 +310,22 @@ fn a_message_of_an_earlier_session_goes_on_where_it_was() {
     assert!(matches!(script.pubsub_events()[..], [PubSubEvent::Completed(id)] if id == sent.id));
 }
 
+// spec: §12.11, §12.17
+#[test]
+fn what_goes_on_from_an_earlier_session_waits_for_an_answer() {
+    let resumed = Resumed { id: crate::support::id(99), attempt: 1, released: false };
+    let options = PublishOptions::new().with_resumed(resumed);
+    let mut script = Script::pubsub(|_| ());
+    script.connection.publish(script.now, "a", uint(7), options.clone()).unwrap();
+    assert_eq!(one(script.read()).meta_u64(key::QOS), Some(1));
+    let mut script = Script::pubsub_with(|_| (), &[("max_inflight", 0)]);
+    for released in [false, true] {
+        let options = options.clone().with_resumed(Resumed { released, ..resumed });
+        let published = script.connection.publish(script.now, "a", uint(7), options);
+        assert_eq!(published, Err(PublishError::NoInflight), "it would hold up all others");
+    }
+}
+
 // spec: §5.13, §12.1, §14.1
 #[test]
 fn what_cannot_be_published_fails_where_it_was_made() {
@@ -392,6 +408,19 @@ fn what_has_no_fate_when_the_connection_ends_is_lost() {
     assert_eq!(script.connection.stats().publish_bytes, 0);
     let late = script.connection.publish(script.now, "a", uint(1), PublishOptions::new());
     assert_eq!(late, Err(PublishError::Closed));
+}
+
+// spec: §8.7
+#[test]
+fn nothing_is_announced_behind_the_end_of_the_connection() {
+    let mut script = Script::pubsub(|c| c.publish_buffer = 1);
+    let (publication, sent) = script.publish(Qos::AtLeastOnce);
+    script.settle(verb::ACK, sent.id).unwrap();
+    assert_eq!(script.connection.ready_to_publish(), Err(PublishError::Blocked), "nobody took its fate");
+    script.connection.close(script.now, None);
+    assert!(matches!(script.events().last(), Some(Event::Closed(_))));
+    assert_eq!(script.connection.take_fate(publication), Ok(Some(Fate::Accepted { attempts: 1 })));
+    assert!(script.events().is_empty());
 }
 
 // spec: §8.7

@@ -25,9 +25,13 @@ impl PubSub {
         &mut self,
         topic: &str,
         payload: Payload,
-        options: PublishOptions,
+        mut options: PublishOptions,
         cx: &mut Context<'_>,
     ) -> Result<Option<PublicationId>, PublishError> {
+        if options.resumed.is_some() {
+            // Without an answer it would never end.
+            options.qos = options.qos.max(Qos::AtLeastOnce);
+        }
         self.check_started(options.qos)?;
         self.publications.publish(topic, payload, options, &mut self.desk, cx)
     }

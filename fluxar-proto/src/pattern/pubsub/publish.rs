@@ -159,7 +159,7 @@ impl Publications {
         }
         self.published += 1;
         self.held += queued.content.weight();
-        if qos == Qos::AtMostOnce && resumed.is_none() {
+        if qos == Qos::AtMostOnce {
             self.queue.push_back(queued);
             self.wake(desk);
             return Ok(None);
@@ -295,6 +295,8 @@ impl Publications {
 
     /// The connection ends: what was published with acknowledgement is lost. The rest may still be sent.
     pub(super) fn wind_up(&mut self, why: &ConnectionError, desk: &mut Desk, open: &mut OpenIds) {
+        // There will be no room any more.
+        self.waits = false;
         if self.unsettled() == 0 {
             return;
         }
@@ -317,7 +319,6 @@ impl Publications {
             let error = if attempts == 0 { &unsent } else { &sent };
             self.settle(PublicationId { slot, id }, Fate::Lost { error: error.clone(), attempts }, desk);
         }
-        self.waits = false;
         self.wake(desk);
     }
 

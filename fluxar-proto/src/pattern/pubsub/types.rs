@@ -198,7 +198,8 @@ pub enum Fate {
     },
 }
 
-/// Goes on with a publication of an earlier session (§12.9).
+/// Goes on with a publication of an earlier session (§12.9), which had an acknowledgement: [`Qos::AtMostOnce`] counts as
+/// [`Qos::AtLeastOnce`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumed {
     /// The id that it had.
