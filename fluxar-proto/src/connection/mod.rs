@@ -363,11 +363,12 @@ impl Connection {
     }
 
     fn take_close(&mut self, now: Instant) -> Option<Outgoing> {
-        let State::Closing { farewell: Farewell::Close(error), .. } =
-            core::mem::replace(&mut self.state, State::Closed)
-        else {
-            return None;
-        };
+        let state = core::mem::replace(&mut self.state, State::Closed);
+        if let Some(why) = self.error.clone() {
+            // Nothing more can be sent of what was left for that.
+            self.terminate(&why);
+        }
+        let State::Closing { farewell: Farewell::Close(error), .. } = state else { return None };
         let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
         close.error = error;
         let limit = self.peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);

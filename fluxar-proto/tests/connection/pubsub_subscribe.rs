@@ -377,3 +377,27 @@ fn the_end_of_the_session_ends_all_subscriptions() {
     assert_eq!(pair.a().unsubscribe(subscription), Ok(()));
     assert_eq!(pair.a().stats().subscriptions, 0);
 }
+
+// spec: §8.7, §12.4
+#[test]
+fn a_close_in_order_still_acknowledges_what_was_accepted_and_leaves_nothing() {
+    for unsubscribed_first in [false, true] {
+        let mut script = Script::pubsub(|_| ());
+        let subscription = script.subscribed("a", SubscribeOptions::new().with_qos(Qos::AtLeastOnce));
+        let ids = [1, 2].map(|_| script.delivery(subscription, &[(key::QOS, V::U(1))]).unwrap());
+        let [first, second] = ids.map(|_| script.connection.poll_delivery(subscription).unwrap().unwrap());
+        script.connection.ack(first.id).unwrap();
+        if unsubscribed_first {
+            script.connection.unsubscribe(subscription).unwrap();
+            script.connection.close(script.now, None);
+        } else {
+            script.connection.close(script.now, None);
+            script.connection.unsubscribe(subscription).unwrap();
+        }
+        let said = script.read();
+        assert!(said[0].is_verb(verb::ACK) && said[0].ids() == ids[..1], "{said:?}");
+        assert_eq!((said.len(), said[1].kind), (2, Kind::Control));
+        assert_eq!(script.connection.ack(second.id), Err(Gone), "nothing more can be said");
+        assert_eq!(script.connection.stats().subscriptions, 0);
+    }
+}

@@ -96,9 +96,9 @@ impl Subscription {
         !matches!(self.state, State::Over)
     }
 
-    /// Whether its slot is free: it is over, and nothing of it is wanted.
+    /// Whether its slot is free: it is over, nothing of it is wanted, and nothing is left to be acknowledged.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Over) && self.released
+        matches!(self.state, State::Over) && self.released && self.receiver.len() == 0
     }
 
     /// Whether the application has let it go.
