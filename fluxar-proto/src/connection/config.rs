@@ -35,7 +35,8 @@ pub struct Config {
     pub updates_per_call: usize,
     /// Bytes of updates held for the application, per connection; beyond it updates are dropped. Default 4 MiB.
     pub update_bytes: usize,
-    /// Bytes of data queued for sending on one stream beyond which more is `Blocked` there. Default 64 KiB.
+    /// Bytes of data queued for sending on one stream beyond which more is `Blocked` there; one item is always admitted.
+    /// Default 64 KiB.
     pub stream_buffer: usize,
     /// The window of a stream grows with what the path holds, but not beyond this, in bytes; nor do the windows of all
     /// streams of a connection together grow by more than this (§11.5). Default 16 MiB.

@@ -339,3 +339,17 @@ fn both_sides_give_up_and_nothing_is_left() {
         }
     }
 }
+
+// spec: §15.3
+#[test]
+fn one_item_is_queued_also_where_the_buffer_is_nothing() {
+    for mut talk in Talk::both(&config(|c| c.stream_buffer = 0)) {
+        let stream = talk.stream;
+        for n in 0..3 {
+            assert_eq!(talk.connection().send_item(stream, uint(n)), Ok(()));
+            assert_eq!(talk.connection().send_item(stream, uint(n)), Err(SendError::Blocked));
+            assert_eq!(talk.heard(), [(String::new(), uint(n))]);
+            assert_eq!(talk.notes(), [Note::Writable]);
+        }
+    }
+}
