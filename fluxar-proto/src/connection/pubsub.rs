@@ -118,8 +118,8 @@ impl Connection {
         pubsub.subscribe(filter, options, &mut Context { now, ids, open, budget, refusals })
     }
 
-    /// Ends a subscription of ours and drops what it holds (§12.4). Also to be called for one that has
-    /// [`Ended`](crate::PubSubEvent::Ended), unless it was polled until it was gone: only that frees its slot.
+    /// Ends a subscription of ours and drops what it holds (§12.4). What was settled before is still told. Also to be called for
+    /// one that has [`Ended`](crate::PubSubEvent::Ended), unless it was polled until it was gone: only that frees its slot.
     ///
     /// # Errors
     ///
