@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use fluxar_proto::{Connection, Error, Items, Payload, Received, SendError, StreamId, StreamOptions};
+use fluxar_proto::{Connection, Error, Items, Payload, Received, StreamId, StreamOptions};
 use futures_util::{Sink, stream::FusedStream};
 
 use crate::call::encode_pairs;
-use crate::payload::{Encoded, FromPayload, IntoPayload, Raw};
+use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::queue::Purpose;
 use crate::shared::Shared;
+use crate::stream_sender::StreamSender;
 use crate::turn::Turn;
 
 /// A stream that is about to be opened; `.await` opens it.
@@ -137,7 +138,7 @@ pub struct Stream<T> {
 
 impl<T> Stream<T> {
     pub(crate) fn new(shared: Arc<Shared>, id: StreamId, side: Side) -> Self {
-        let sender = StreamSender { shared: shared.clone(), id, side };
+        let sender = StreamSender::new(shared.clone(), id, side);
         let half = ReceivingHalf { shared, id };
         let receiver =
             StreamReceiver { half, items: Items::default(), last: None, over: false, output: PhantomData };
@@ -163,6 +164,24 @@ impl<T> Stream<T> {
     /// As [`StreamSender::send`].
     pub async fn send(&mut self, item: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
         self.sender.send(item).await
+    }
+
+    /// As [`StreamSender::feed`].
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSender::feed`].
+    pub async fn feed(&mut self, item: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
+        self.sender.feed(item).await
+    }
+
+    /// As [`StreamSender::flush`].
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSender::flush`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.sender.flush().await
     }
 
     /// As [`StreamSender::end`].
@@ -232,11 +251,7 @@ impl<T: FromPayload> Stream<T> {
     ///
     /// Dropped before it is ready, the stream is cancelled.
     pub async fn finish<R: FromPayload>(mut self) -> Result<R, Error> {
-        match self.sender.shared.end_stream(self.sender.id, Payload::null()) {
-            // Where the stream has failed, the receiving half knows why.
-            Ok(()) | Err(SendError::Ended | SendError::Gone) => {}
-            Err(error) => return Err(self.sender.error(error)),
-        }
+        self.sender.end_for_outcome().await?;
         self.receiver.finish().await
     }
 }
@@ -268,142 +283,18 @@ impl<T, U: IntoPayload> Sink<U> for Stream<T> {
         self.sender.start_send(&item)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.sender.poll_flush(cx)
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.sender.end_once())
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.sender.poll_close(cx)
     }
 }
 
 impl<T> fmt::Debug for Stream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Stream").field(&self.sender.id).finish()
-    }
-}
-
-/// The half of a stream that sends. It is a [`Sink`] of anything that can be sent.
-///
-/// # Dropping
-///
-/// Dropped without [`end`](Self::end), the stream ends with an error at the other side, so that it takes nothing for
-/// whole that is not; unless nothing was ever sent: then this direction just ends. In a handler it is the handler's
-/// return that ends the stream, and dropping this half means nothing.
-pub struct StreamSender {
-    shared: Arc<Shared>,
-    id: StreamId,
-    side: Side,
-}
-
-impl StreamSender {
-    /// Sends an item. Waits while the other side does not keep up: at most
-    /// [`stream_buffer`](crate::Config::stream_buffer) bytes are queued. Items that are sent in a burst share messages.
-    ///
-    /// # Errors
-    ///
-    /// Why the stream is over, as the other side's `cancel` or its error; `failed_precondition` after an end of this
-    /// side's; `message_too_large`; or the item's own serialization.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before it is ready, the item was not sent.
-    pub async fn send(&mut self, item: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
-        loop {
-            match item.encode_for(|item| self.shared.send_item(self.id, &item))? {
-                Err(SendError::Blocked) => poll_fn(|cx| self.poll_ready(cx)).await?,
-                sent => return sent.map_err(|error| self.error(error)),
-            }
-        }
-    }
-
-    /// Ends this direction, behind what was sent (§11.3).
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Done when it is called; it never waits.
-    pub async fn end(&mut self) -> Result<(), Error> {
-        self.end_with(&()).await
-    }
-
-    /// Ends this direction with a final value, which is not one of its items.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Done when it is called; it never waits.
-    pub async fn end_with(&mut self, last: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
-        self.shared.end_stream(self.id, last.to_payload()?).map_err(|error| self.error(error))
-    }
-
-    /// Ends the whole stream with an error, which the other side is told behind what was sent, as far as it has room for
-    /// that (§11.3).
-    pub fn fail(&mut self, error: Error) {
-        self.shared.on_stream(|connection| connection.fail_stream(self.id, error));
-    }
-
-    /// Waits for room for an item.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.shared.poll_send_ready(cx, self.id).map_err(|error| self.error(error))
-    }
-
-    fn start_send(&mut self, item: &impl IntoPayload) -> Result<(), Error> {
-        item.encode_for(|item: Encoded<'_>| self.shared.send_item(self.id, &item))?
-            .map_err(|error| self.error(error))
-    }
-
-    /// As `end`, for those that may close twice.
-    fn end_once(&mut self) -> Result<(), Error> {
-        match self.shared.end_stream(self.id, Payload::null()) {
-            Err(SendError::Ended) => Ok(()),
-            ended => ended.map_err(|error| self.error(error)),
-        }
-    }
-
-    fn error(&self, error: SendError) -> Error {
-        self.shared.send_error(self.id, error).into_outcome()
-    }
-}
-
-impl<U: IntoPayload> Sink<U> for StreamSender {
-    type Error = Error;
-
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Self::poll_ready(&mut self, cx)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, item: U) -> Result<(), Error> {
-        Self::start_send(&mut self, &item)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // What was sent is on its way as fast as the other side takes it.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.end_once())
-    }
-}
-
-impl Drop for StreamSender {
-    fn drop(&mut self) {
-        if self.side == Side::Opener {
-            self.shared.release(self.id, |connection| connection.release_sender(self.id));
-        }
-    }
-}
-
-impl fmt::Debug for StreamSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StreamSender").field(&self.id).finish()
+        f.debug_tuple("Stream").field(&self.receiver.half.id).finish()
     }
 }
 

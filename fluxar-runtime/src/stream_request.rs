@@ -11,7 +11,8 @@ use fluxar_proto::{Error, StreamId, StreamOpening, Text};
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
 use crate::shared::Shared;
-use crate::stream::{Side, Stream, StreamReceiver, StreamSender};
+use crate::stream::{Side, Stream, StreamReceiver};
+use crate::stream_sender::StreamSender;
 
 /// A stream that the other peer has opened, handed to the handler of its method.
 ///
@@ -95,6 +96,38 @@ impl StreamRequest {
     pub async fn send(&mut self, item: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
         match &mut self.stream {
             Some(stream) => stream.send(item).await,
+            None => Err(was_split()),
+        }
+    }
+
+    /// As [`StreamSender::feed`]. The handler's return flushes too.
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSender::feed`]; `failed_precondition` after [`split`](Self::split).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StreamSender::feed`].
+    pub async fn feed(&mut self, item: &(impl IntoPayload + ?Sized)) -> Result<(), Error> {
+        match &mut self.stream {
+            Some(stream) => stream.feed(item).await,
+            None => Err(was_split()),
+        }
+    }
+
+    /// As [`StreamSender::flush`].
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSender::flush`]; `failed_precondition` after [`split`](Self::split).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StreamSender::flush`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.stream {
+            Some(stream) => stream.flush().await,
             None => Err(was_split()),
         }
     }

@@ -175,7 +175,7 @@ async fn streams_are_what_futures_call_streams_and_sinks(net: Net) {
     let (mut sender, receiver) = client.stream::<u64>("echo", &()).await.unwrap().split();
     let sending = async {
         for number in 0..10_u64 {
-            sender.feed(number).await.unwrap();
+            sender.feed(&number).await.unwrap();
         }
         SinkExt::<u64>::flush(&mut sender).await.unwrap();
         SinkExt::send(&mut sender, 10_u64).await.unwrap();

@@ -14,6 +14,7 @@ matrix! {
     an_error_of_the_handler_comes_behind_its_items
     a_slow_reader_holds_the_sender_up
     an_unknown_method_is_refused
+    items_that_are_fed_go_when_they_are_flushed_or_the_stream_ends
 }
 
 async fn count(mut request: StreamRequest) -> Result<u64, fluxar::HandlerError> {
@@ -147,4 +148,40 @@ async fn an_unknown_method_is_refused(net: Net) {
     let error = numbers.next().await.unwrap().unwrap_err();
     assert_eq!((error.code, error.is_retry_safe()), (Code::UNIMPLEMENTED, true));
     assert_eq!(numbers.next().await, None);
+}
+
+// spec: §11.2
+async fn items_that_are_fed_go_when_they_are_flushed_or_the_stream_ends(net: Net) {
+    let site = Site::with(net, |builder| {
+        builder.handle_stream("sizes", |mut request: StreamRequest| async move {
+            // Whatever comes is answered with its length; the last answer is only fed.
+            while let Some(item) = request.next::<String>().await {
+                request.feed(&item?.len()).await?;
+                request.flush().await?;
+            }
+            request.feed(&"the end").await?;
+            Ok(())
+        })
+    })
+    .await;
+    let client = site.client().await;
+    let mut stream = client.stream::<fluxar::Raw>("sizes", &()).await.unwrap();
+    let sizes = [3, 1_000, 5, 100_000, 7, 1_023, 1_025, 0];
+    for size in sizes {
+        stream.feed(&"x".repeat(size)).await.unwrap();
+    }
+    stream.flush().await.unwrap();
+    for size in sizes {
+        assert_eq!(stream.next().await.unwrap().unwrap().decode(), Ok(size));
+    }
+    // Of many that are fed, those beyond 16 KiB go by themselves, and the rest with the end.
+    for _ in 0..1_000 {
+        stream.feed(&"x".repeat(100)).await.unwrap();
+    }
+    stream.end().await.unwrap();
+    for _ in 0..1_000 {
+        assert_eq!(stream.next().await.unwrap().unwrap().decode(), Ok(100));
+    }
+    assert_eq!(stream.next().await.unwrap().unwrap().decode(), Ok("the end".to_owned()));
+    assert_eq!(stream.next().await, None);
 }

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::message::{Error, Item, Payload};
-use crate::pattern::{Context, Gone, Received, SendError, StreamError, StreamId, StreamOptions};
+use crate::pattern::{Context, Gone, ItemBatch, Received, SendError, StreamError, StreamId, StreamOptions};
 use crate::session::ConnectionError;
 use crate::time::Instant;
 
@@ -66,6 +66,22 @@ impl Connection {
     /// Nothing was queued.
     pub fn send_item_from(&mut self, stream: StreamId, item: Item<'_>) -> Result<(), SendError> {
         self.streams.send_item_from(stream, item)
+    }
+
+    /// Queues the items of `batch`, and leaves it empty. Where the application does not `wait`, as because it is about
+    /// to let go of the stream, they go beyond what may be queued.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was queued, and `batch` is as it was; but with [`TooLarge`](SendError::TooLarge) it is empty, and all were
+    /// queued but the last one.
+    pub fn send_batch(
+        &mut self,
+        stream: StreamId,
+        batch: &mut ItemBatch,
+        wait: bool,
+    ) -> Result<(), SendError> {
+        self.streams.send_batch(stream, batch, wait)
     }
 
     /// Whether an item could be queued now.

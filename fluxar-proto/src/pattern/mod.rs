@@ -27,6 +27,6 @@ pub use pubsub::{
 pub(crate) use pubsub::{PubSub, PubSubLimits};
 pub(crate) use refusals::Refusals;
 pub use stream::{
-    Items, Received, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions,
+    ItemBatch, Items, Received, SendError, StreamError, StreamEvent, StreamId, StreamOpening, StreamOptions,
 };
 pub(crate) use stream::{StreamLimits, Streams};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use fluxar_proto::{
-    Connection, Error, Payload, Received, SendError, StreamError, StreamEvent, StreamId, StreamOpening,
+    Connection, Error, ItemBatch, Payload, Received, SendError, StreamError, StreamEvent, StreamId,
+    StreamOpening,
 };
 
 use super::{Chores, Shared, State, register};
@@ -68,6 +69,16 @@ impl Shared {
             Encoded::Small(item) => connection.send_item_from(id, *item),
             Encoded::Shared(payload) => connection.send_item(id, payload.clone()),
         })
+    }
+
+    /// Queues small items together, and leaves `batch` empty where that succeeds.
+    pub(crate) fn send_batch(
+        &self,
+        id: StreamId,
+        batch: &mut ItemBatch,
+        wait: bool,
+    ) -> Result<(), SendError> {
+        self.operate_if_ok(|connection| connection.send_batch(id, batch, wait))
     }
 
     /// Ends our direction.

@@ -16,6 +16,7 @@
 //! A stream of the peer is ACTIVE from the moment on in which it came. The halves are in `sending` and `receiving`,
 //! what the application does in `operate`, what comes in `inbound`, what goes out in `outbound`.
 
+mod batch;
 mod growth;
 mod inbound;
 mod operate;
@@ -28,6 +29,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+pub use self::batch::ItemBatch;
 use self::receiving::Receiving;
 use self::sending::Sending;
 pub(crate) use self::types::StreamLimits;

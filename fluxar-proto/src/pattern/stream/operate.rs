@@ -2,7 +2,9 @@
 
 use super::receiving::Receiving;
 use super::sending::{ENVELOPE, Sending};
-use super::{Due, Last, Phase, Received, SendError, Stream, StreamError, StreamId, StreamOptions, Streams};
+use super::{
+    Due, ItemBatch, Last, Phase, Received, SendError, Stream, StreamError, StreamId, StreamOptions, Streams,
+};
 use crate::message::{Code, Envelope, Error, Id, Item, Kind, Meta, Payload, build_bytes, key, verb};
 use crate::pattern::opening::{BadOpening, Opening};
 use crate::pattern::{Context, Gone, OpenIds, Text};
@@ -108,6 +110,39 @@ impl Streams {
             self.touch(id);
         }
         Ok(())
+    }
+
+    /// Queues small items together. Where the application does not `wait`, they go beyond what may be queued.
+    pub(crate) fn send_batch(
+        &mut self,
+        id: StreamId,
+        batch: &mut ItemBatch,
+        wait: bool,
+    ) -> Result<(), SendError> {
+        let limit = self.peer_max_message as usize;
+        let stream = if wait { self.may_send(id, Item::NULL)? } else { self.sending(id)? };
+        let mut batch = core::mem::take(batch);
+        let last = batch.take_last();
+        if batch.is_empty() {
+            // Only a last one.
+        } else if stream.sending.takes(&batch) {
+            stream.sending.push_batch(batch);
+        } else {
+            // The peer takes only small messages.
+            let mut items = batch.items();
+            while !items.is_empty() {
+                let (item, rest) = items.split_at(Item::first_len(items));
+                stream.sending.push_item(Item::trusted(item));
+                items = rest;
+            }
+        }
+        let sent = last.map_or(Ok(()), |last| {
+            check_len(None, last.as_item(), limit)?;
+            stream.sending.push(last);
+            Ok(())
+        });
+        self.touch(id);
+        sent
     }
 
     fn may_send(&mut self, id: StreamId, item: Item<'_>) -> Result<&mut Stream, SendError> {

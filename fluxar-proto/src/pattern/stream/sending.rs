@@ -10,21 +10,11 @@
 
 use alloc::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
-
+use super::batch::{BATCH, ItemBatch};
 use crate::message::{Item, Payload};
-
-/// Items up to this size, in bytes, are copied and share messages; longer ones are shared, not copied, and go alone.
-const SMALL: usize = 1024;
-
-/// So many bytes of small items share one message (§11.2).
-const BATCH: usize = 16 << 10;
 
 /// What the message around `items` needs at most, in bytes: envelope, verb, and the head of the array.
 pub(super) const ENVELOPE: usize = 64;
-
-/// Room in front of a batch for the head of the array.
-const HEAD: usize = 3;
 
 /// The smallest memory for a batch, in bytes.
 const MIN_BATCH: usize = 64;
@@ -62,11 +52,8 @@ enum State {
 /// Something queued: a message, in the end.
 #[derive(Debug)]
 enum Piece {
-    /// Small items, one behind the other, behind room for a head.
-    Batch {
-        items: BytesMut,
-        count: u16,
-    },
+    /// Small items.
+    Batch(ItemBatch),
     Item(Payload),
 }
 
@@ -107,18 +94,16 @@ impl Sending {
 
     /// Queues an item that is to be copied.
     pub(super) fn push_item(&mut self, item: Item<'_>) {
-        if item.as_bytes().len() > SMALL.min(self.batch) || !item.fits_in_array() {
-            return self.push_alone(Payload::from(item));
+        if !self.push_small(item) {
+            self.push_alone(Payload::from(item));
         }
-        self.push_small(item.as_bytes());
     }
 
     /// Queues an item.
     pub(super) fn push(&mut self, payload: Payload) {
-        if payload.len() > SMALL.min(self.batch) || !payload.as_item().fits_in_array() {
-            return self.push_alone(payload);
+        if !self.push_small(payload.as_item()) {
+            self.push_alone(payload);
         }
-        self.push_small(payload.as_bytes());
     }
 
     fn push_alone(&mut self, payload: Payload) {
@@ -127,22 +112,34 @@ impl Sending {
         self.queue.push_back(Piece::Item(payload));
     }
 
-    fn push_small(&mut self, item: &[u8]) {
-        self.used = true;
-        self.queued += item.len();
-        if let Some(Piece::Batch { items, count }) = self.queue.back_mut()
-            && items.len() - HEAD + item.len() <= self.batch
-            && *count < u16::MAX
+    /// Puts the item to others that wait, or begins with it. Whether it is small enough for that.
+    fn push_small(&mut self, item: Item<'_>) -> bool {
+        let len = item.as_bytes().len();
+        if let Some(Piece::Batch(batch)) = self.queue.back_mut()
+            && batch.bytes() + len <= self.batch
+            && batch.push(item)
         {
-            items.put_slice(item);
-            *count += 1;
-            return;
+            self.queued += len;
+            return true;
         }
-        self.queued += ITEM_COST;
-        let mut items = BytesMut::with_capacity(HEAD + self.hint.max(item.len()));
-        items.put_bytes(0, HEAD);
-        items.put_slice(item);
-        self.queue.push_back(Piece::Batch { items, count: 1 });
+        let mut batch = ItemBatch::with_capacity(self.hint.max(len));
+        if len > self.batch || !batch.push(item) {
+            return false;
+        }
+        self.push_batch(batch);
+        true
+    }
+
+    /// Queues small items together.
+    pub(super) fn push_batch(&mut self, batch: ItemBatch) {
+        self.used = true;
+        self.queued += batch.bytes() + ITEM_COST;
+        self.queue.push_back(Piece::Batch(batch));
+    }
+
+    /// Whether a message of the peer's size takes a batch.
+    pub(super) fn takes(&self, batch: &ItemBatch) -> bool {
+        batch.bytes() <= self.batch
     }
 
     /// The application has no more to say than `last`.
@@ -189,10 +186,10 @@ impl Sending {
                 self.queued -= payload.len() + ITEM_COST;
                 Some(Data::Item(payload))
             }
-            Some(Piece::Batch { items, count }) => {
-                self.queued -= items.len() - HEAD + ITEM_COST;
-                self.hint = items.len().clamp(MIN_BATCH, BATCH);
-                Some(batch(items, count))
+            Some(Piece::Batch(batch)) => {
+                self.queued -= batch.bytes() + ITEM_COST;
+                self.hint = batch.bytes().clamp(MIN_BATCH, BATCH);
+                Some(batch.into_data())
             }
             None => match core::mem::replace(&mut self.state, State::Ended) {
                 State::Ending(last) => Some(Data::End(last)),
@@ -205,25 +202,6 @@ impl Sending {
     pub(super) fn spend(&mut self, bytes: usize) {
         self.credit -= bytes as i64;
     }
-}
-
-/// One item as it is, several as an array.
-fn batch(mut items: BytesMut, count: u16) -> Data {
-    if count == 1 {
-        return Data::Item(Payload::trusted(items.split_off(HEAD).freeze()));
-    }
-    let [high, low] = count.to_be_bytes();
-    // The head of an array in its shortest form (§5.2).
-    let (head, len) = match count {
-        0..24 => ([0, 0, 0x80 | low], 1),
-        24..0x100 => ([0, 0x98, low], 2),
-        _ => ([0x99, high, low], 3),
-    };
-    if let Some(room) = items.get_mut(..HEAD) {
-        room.copy_from_slice(&head);
-    }
-    let items: Bytes = items.freeze();
-    Data::Items(Payload::trusted(items.slice(HEAD - len..)))
 }
 
 #[cfg(test)]
@@ -295,7 +273,7 @@ mod tests {
             let (Data::Item(payload) | Data::Items(payload)) = data else {
                 unreachable!("nobody has ended it")
             };
-            assert!(payload.len() + ENVELOPE - HEAD <= 1024, "{}", payload.len());
+            assert!(payload.len() + ENVELOPE - 3 <= 1024, "{}", payload.len());
         }
     }
 }
