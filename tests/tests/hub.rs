@@ -147,7 +147,6 @@ async fn what_a_member_leaves_behind_goes_to_another(net: Net) {
         let mut second = staying.messages("x").group("g").await.unwrap();
         if cut {
             leaving.hang_up();
-            leaving.closed().await;
         } else {
             drop(first);
         }
@@ -159,7 +158,8 @@ async fn what_a_member_leaves_behind_goes_to_another(net: Net) {
             assert_eq!((message.attempt(), message.is_duplicate()), expected);
             message.ack().await.unwrap();
         }
-        assert!(held.ack().await.is_err());
+        // A connection that is being cut may still take an answer, and nobody gets it.
+        assert!(held.ack().await.is_err() || cut);
         assert_eq!(site.handle().hub().stats().undelivered, 0);
     }
 }

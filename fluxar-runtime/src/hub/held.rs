@@ -39,14 +39,6 @@ pub(super) struct Held {
     pub(super) delivered: AtomicBool,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Answer::Peer(shared, _) = &self.answer {
-            shared.stalled().fetch_sub(self.message.held_bytes(), Ordering::Relaxed);
-        }
-    }
-}
-
 impl Held {
     /// A message for which the hub is responsible already.
     pub(super) fn of(message: OutMessage) -> Arc<Self> {
@@ -75,7 +67,11 @@ pub(super) fn waits_no_more(held: Arc<Held>, effects: &mut Effects) {
     if held.waits.fetch_sub(1, Ordering::Relaxed) == 1 {
         match &held.answer {
             Answer::None => {}
-            Answer::Peer(shared, message) => effects.answers.push((shared.clone(), *message, Ok(()))),
+            Answer::Peer(shared, message) => {
+                // Before it is answered: the answer has the driver look whether it may take more.
+                shared.stalled().fetch_sub(held.message.held_bytes(), Ordering::Relaxed);
+                effects.answers.push((shared.clone(), *message, Ok(())));
+            }
             Answer::Local(outcome) | Answer::AtOnce(outcome) => {
                 effects.outcomes.push((outcome.clone(), Ok(Fate::Accepted { attempts: 1 })));
             }

@@ -51,6 +51,9 @@ const INFLIGHT: u32 = 256;
 /// these; those of this side say what they want themselves. A message is encoded once, and its bytes are shared by all
 /// who get it.
 ///
+/// It lives as long as a handle of it, its servers and the connections that use it. Then subscriptions of this side end; a
+/// handler that holds the hub itself keeps it, and so itself, alive.
+///
 /// ```no_run
 /// # async fn doc(hub: fluxar_runtime::Hub) -> Result<(), Box<dyn std::error::Error>> {
 /// use fluxar_runtime::Message;
