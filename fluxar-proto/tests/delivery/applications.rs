@@ -20,9 +20,10 @@ impl World {
         let topic = ["orders.new", "orders.old", "m"][self.rng.below(3)];
         let mut letter = Letter::new(qos, qos, topic, len, self.rng.below(4) == 0);
         letter.since = self.pair.now;
+        letter.durable = self.rng.below(3) == 0;
         let number = self.next_number();
         let mut options = PublishOptions::new().with_qos(qos).with_meta(letter.meta(number));
-        options.retain = letter.marked;
+        (options.retain, options.durable) = (letter.marked, letter.durable);
         let now = self.pair.now;
         match self.pair.side(end).publish(now, topic, letter.payload(number), options) {
             Ok(publication) => {
@@ -60,7 +61,7 @@ impl World {
             }
             let mut options = PublishOptions::new().with_qos(letter.qos).with_meta(letter.meta(number));
             options = options.with_resumed(resumed);
-            options.retain = letter.marked;
+            (options.retain, options.durable) = (letter.marked, letter.durable);
             let (topic, payload, now) = (letter.topic.clone(), letter.payload(number), self.pair.now);
             match self.pair.side(end).publish(now, &topic, payload, options) {
                 Ok(publication) => {
@@ -102,6 +103,17 @@ impl World {
         app.announced.retain(|one| *one != publication);
         app.forgotten.insert(publication);
         self.routes[end].letters.get_mut(&number).unwrap().outcome = Some(Outcome::Forgotten);
+    }
+
+    /// Lets one publication be released that was stored as acknowledged. Whether there was one.
+    pub(crate) fn release(&mut self, end: usize) -> bool {
+        let app = &mut self.apps[end];
+        let Some(id) = app.unreleased.pop_first() else { return false };
+        let outcome = self.routes[end].letters[&app.names[&id]].outcome;
+        let released = self.pair.side(end).release_publication(id).is_ok();
+        // §12.17: it has waited for that, unless it was given up before.
+        assert!(released || outcome != Some(Outcome::Accepted), "{id} cannot be released");
+        true
     }
 
     /// Takes some of what the side has got.
@@ -262,6 +274,9 @@ impl World {
                 let number = app.names[&id];
                 assert!(self.routes[end].letters[&number].was_handled(), "{number}");
                 app.acknowledged.insert(id, number);
+                if self.routes[end].letters[&number].durable {
+                    app.unreleased.insert(id);
+                }
             }
             PubSubEvent::Completed(id) => {
                 // §12.17: what is released was to be stored before.
@@ -300,6 +315,9 @@ impl World {
                 busy = true;
             }
             self.resume(end);
+            while self.release(end) {
+                busy = true;
+            }
             while self.read_publication(end) {
                 busy = true;
             }

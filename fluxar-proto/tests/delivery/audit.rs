@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fluxar_proto::message::{Id, Item, Kind, Meta, key, verb};
 
+use crate::path::Outcome;
 use crate::support::{A, B, Msg};
 use crate::world::World;
 
@@ -69,6 +70,14 @@ impl World {
     /// What one session has sent.
     pub(crate) fn check_audit(&self) {
         let traces = [A, B].map(|end| Traces::of(&self.pair.ends[end].sent));
+        for end in [A, B] {
+            // §12.17: what waits for its application is not released.
+            let app = &self.apps[end];
+            let accepted =
+                |id: &Id| self.routes[end].letters[&app.names[id]].outcome == Some(Outcome::Accepted);
+            let early = app.unreleased.iter().filter(|id| accepted(id) && traces[end].released.contains(id));
+            assert_eq!(early.count(), 0, "released before it was said");
+        }
         for (ours, theirs) in [(&traces[A], &traces[B]), (&traces[B], &traces[A])] {
             // §12.12: what is settled was sent; and what is released, acknowledged.
             assert!(ours.acked.iter().all(|id| theirs.sent.contains_key(id)));

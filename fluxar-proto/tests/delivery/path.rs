@@ -47,6 +47,8 @@ pub(crate) struct Letter {
     pub(crate) len: usize,
     /// `retain` of a publication, `retained` of a delivery.
     pub(crate) marked: bool,
+    /// Of a publication: its application says when it is released.
+    pub(crate) durable: bool,
     /// How often it was sent before: in earlier sessions, or to another member of a group.
     pub(crate) before: u32,
     /// When it was handed over to be sent, in this session.
@@ -72,6 +74,7 @@ impl Letter {
             topic: topic.into(),
             len,
             marked,
+            durable: false,
             before: 0,
             since: Instant::ZERO,
             handed: vec![],

@@ -25,6 +25,7 @@ impl World {
         self.routes.iter_mut().for_each(|path| path.renew());
         self.pair = Self::link(&self.settings, &mut self.rng);
         for end in [A, B] {
+            self.apps[end].unreleased.clear();
             self.recover(end);
         }
     }

@@ -55,6 +55,8 @@ pub(crate) struct App {
     pub(crate) remembered: BTreeMap<Id, u64>,
     /// and ids of its own publications that are to be released.
     pub(crate) acknowledged: BTreeMap<Id, u64>,
+    /// Those of them that wait until it says so.
+    pub(crate) unreleased: BTreeSet<Id>,
 }
 
 pub(crate) struct World {
@@ -152,7 +154,10 @@ impl World {
             6..9 => self.read(end),
             9..11 => self.answer(end),
             11..14 => self.collect(end),
-            14 => self.forget(end),
+            14 => {
+                self.forget(end);
+                self.release(end);
+            }
             15 => self.subscribe(end),
             16 => self.reply(end),
             17..20 => self.deliver(end),
