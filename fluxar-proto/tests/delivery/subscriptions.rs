@@ -81,7 +81,8 @@ impl Sub {
 impl World {
     pub(crate) fn subscribe(&mut self, end: usize) {
         let filter = ["t.a", "t.*", ">"][self.rng.below(3)];
-        let (wanted, queue) = (qos(&mut self.rng), queue(&mut self.rng));
+        let wanted = qos(&mut self.rng).max(qos(&mut self.rng));
+        let queue = queue(&mut self.rng);
         let asked = [None, Some(0), Some(1), Some(2), Some(70)][self.rng.below(5)];
         let mut options = SubscribeOptions::new().with_qos(wanted).with_queue(queue);
         options.inflight = asked;
@@ -125,7 +126,8 @@ impl World {
     pub(crate) fn reply(&mut self, end: usize) {
         let asked = |sub: &Sub| sub.taker != end && sub.subscriber.is_some() && sub.gives == Stand::Asked;
         let Some(index) = self.subs.iter().position(asked) else { return };
-        let (grant, limits, now) = (qos(&mut self.rng), queue(&mut self.rng), self.pair.now);
+        let grant = qos(&mut self.rng).max(qos(&mut self.rng));
+        let (limits, now) = (queue(&mut self.rng), self.pair.now);
         let refused = self.rng.below(6) == 0;
         let sub = &mut self.subs[index];
         let id = sub.subscriber.unwrap();
@@ -150,6 +152,13 @@ impl World {
         let active = |(_, sub): &(usize, &Sub)| sub.taker != end && sub.gives == Stand::Active;
         let active = self.subs.iter().enumerate().filter(active).map(|(index, _)| index).collect::<Vec<_>>();
         if active.is_empty() {
+            // There is somebody who wants something.
+            if !self.subs.iter().any(|sub| sub.taker != end && sub.gives == Stand::Asked) {
+                self.subscribe(1 - end);
+            }
+            self.pair.drive();
+            self.collect(end);
+            self.reply(end);
             return;
         }
         let index = active[self.rng.below(active.len())];
@@ -221,6 +230,8 @@ impl World {
         let index = self.rng.below(self.subs.len());
         if self.subs[index].taker == end {
             self.unsubscribe(index);
+            // What was held may still be answered, in vain.
+            (0..self.rng.below(6)).for_each(|_| self.answer(end));
         } else if let Some(id) = self.subs[index].subscriber {
             let error = (self.rng.below(2) == 0).then(|| Error::unavailable("that was it"));
             // Its application is told as of any other end.

@@ -68,22 +68,29 @@ pub(crate) struct World {
     pub(crate) routes: [Path; 2],
     pub(crate) subs: Vec<Sub>,
     pub(crate) number: u64,
+    /// How many of four messages are deliveries.
+    taste: usize,
 }
 
 pub(crate) fn overflow(rng: &mut TestRng) -> Overflow {
-    [Overflow::Wait, Overflow::DropOldest, Overflow::DropNewest, Overflow::Close][rng.below(4)]
+    match rng.below(9) {
+        0..4 => Overflow::Wait,
+        4 | 5 => Overflow::DropOldest,
+        6 | 7 => Overflow::DropNewest,
+        _ => Overflow::Close,
+    }
 }
 
 pub(crate) fn queue(rng: &mut TestRng) -> QueueLimits {
     QueueLimits {
-        items: [0, 1, 2, 5, 1_000][rng.below(5)],
-        bytes: [0, 2_000, 1 << 20][rng.below(3)],
+        items: [0, 1, 2, 5, 20, 1_000, 1_000][rng.below(7)],
+        bytes: [0, 2_000, 1 << 20, 1 << 20][rng.below(4)],
         overflow: overflow(rng),
     }
 }
 
 pub(crate) fn qos(rng: &mut TestRng) -> Qos {
-    [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][rng.below(3)]
+    [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][rng.below(4)]
 }
 
 /// Small bounds, so that all of them are met.
@@ -106,7 +113,8 @@ impl World {
         let settings = [settings(&mut rng), settings(&mut rng)];
         let pair = Self::link(&settings, &mut rng);
         let routes = [A, B].map(|end| Path::new(&settings[end]));
-        Self { pair, settings, rng, apps: Default::default(), routes, subs: vec![], number: 0 }
+        let taste = rng.below(5);
+        Self { pair, settings, rng, apps: Default::default(), routes, subs: vec![], number: 0, taste }
     }
 
     /// A new session, over a link with habits of its own.
@@ -145,10 +153,16 @@ impl World {
         self.number
     }
 
+    /// Some worlds have more of subscriptions, some more of publications.
+    fn delivers(&mut self) -> bool {
+        self.rng.below(4) < self.taste
+    }
+
     /// One operation of one side, or of the world.
     pub(crate) fn operate(&mut self) {
         let end = self.rng.below(2);
         match self.rng.below(28) {
+            0..6 if self.delivers() => self.deliver(end),
             0..4 => self.publish(end),
             4..6 => (0..2 + self.rng.below(10)).for_each(|_| self.publish(end)),
             6..9 => self.read(end),
@@ -160,8 +174,8 @@ impl World {
             }
             15 => self.subscribe(end),
             16 => self.reply(end),
-            17..20 => self.deliver(end),
-            20 => self.end_one(end),
+            17 => self.deliver(end),
+            18 => self.end_one(end),
             _ => self.pass(end),
         }
     }
