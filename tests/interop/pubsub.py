@@ -485,9 +485,16 @@ class PubSub:
             return
         if m.error and m.target != "nack":
             raise Malformed("an error where none may be")
-        ids = [m.ref]
+        ids, role = [m.ref], self.sent_messages if m.target == "release" else self.held_messages
         if m.target != "nack" and m.payload != NULL:
-            ids += array(bstr(16))(m.payload)
+            try:
+                ids += array(bstr(16))(m.payload)
+            except Malformed:
+                if not self.is_open(m.ref) and m.target != "release":
+                    return
+                raise
+        if any(id in role for id in ids):
+            raise Fatal(PROTOCOL_VIOLATION, "an answer of the wrong side")
         if m.target == "release":
             return self.on_release(ids)
         for id in ids:
