@@ -43,6 +43,7 @@ fn listen(args: &ServeArgs) -> impl Future<Output = Result<Server, Failure>> {
         builder = builder.listen(url);
     }
     let builder = builder.configure(|config| {
+        config.delivery_journal = if args.conformance { conformance::DELIVERY_JOURNAL } else { 0 };
         config.agent = Some(connect::AGENT.into());
         config.limits.heartbeat_ms = args.heartbeat_ms.unwrap_or(config.limits.heartbeat_ms);
         config.limits.max_message = args.max_message.unwrap_or(config.limits.max_message);

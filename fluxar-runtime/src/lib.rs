@@ -46,8 +46,8 @@ pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
-    Code, Config, ConnectionError, Error, Id, Items, Limits, Origin, Overflow, Payload, PeerInfo, Qos,
-    QueueLimits, QueueStats, Stats,
+    Code, Config, ConnectionError, DeliveryRecord, Error, Id, Items, Limits, Origin, Overflow, Payload,
+    PeerInfo, Qos, QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
 pub use hub::{Hub, HubBuilder, HubStats, Undelivered};

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluxar_proto::{Code, ConnectionError, Error, PeerInfo, Stats};
+use fluxar_proto::{Code, ConnectionError, DeliveryRecord, Error, PeerInfo, Stats};
 
 use crate::call::Call;
 use crate::handler::HandlerError;
@@ -126,6 +126,13 @@ impl Peer {
     /// Counters of the connection.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// The latest deliveries to subscriptions of the peer, in the order in which they were first sent; as many as
+    /// [`delivery_journal`](crate::Config::delivery_journal) says, which is none where nothing else is set. For tests of
+    /// other implementations.
+    pub fn delivery_journal(&self) -> Vec<DeliveryRecord> {
+        self.shared.delivery_journal()
     }
 
     /// Closes the connection: responses that are queued still go out, calls that are open fail.

@@ -72,6 +72,7 @@ The calls of the conformance peer:
   test.drop_link                           null; then the transport is cut without a close
 
   test.emit {\"topic\", \"n\", \"qos\"?, \"retain\"?}  publishes the numbers 0 to n-1 on that topic; n
+  test.deliveries {\"topic\"}               what was sent to your subscriptions: [{\"acked\", \"attempts\"}]
 
 Its streams:
   test.count {\"n\", \"size\"?}               the numbers 0 to n-1, or byte strings of that size; ends with n

@@ -9,6 +9,9 @@ use fluxar::{Error, FromPayload, Raw, Server};
 
 use crate::notation::map_entries;
 
+/// Deliveries of which a connection remembers what became of them.
+pub(crate) const DELIVERY_JOURNAL: usize = topics::REMEMBERED;
+
 /// Registers everything.
 pub(crate) fn register(server: &Server) {
     calls::register(server);

@@ -1,13 +1,35 @@
 //! What the conformance peer does on topics when it is asked to. Otherwise it is a hub as every server is.
 
-use fluxar::{Error, HandlerError, Hub, PublishError, Qos, Request, Server};
+use fluxar::{DeliveryRecord, Error, HandlerError, Hub, PublishError, Qos, Raw, Request, Server};
 
 use super::{Arguments, invalid};
+use crate::notation;
+
+/// Deliveries that are remembered for each connection.
+pub(super) const REMEMBERED: usize = 1 << 16;
+
+/// Deliveries on a topic that are told of.
+const TOLD: usize = 1024;
 
 /// Registers the calls that are about topics.
 pub(super) fn register(server: &Server) {
     let hub = server.hub().clone();
     server.handle("test.emit", move |request: Request| emit(request, hub.clone()));
+    server.handle("test.deliveries", deliveries);
+}
+
+/// What was delivered to the caller on a topic, and what it said to that.
+async fn deliveries(request: Request) -> Result<Raw, HandlerError> {
+    let topic = Arguments::of(&request.raw())?.require::<String>("topic")?;
+    let journal = request.peer().delivery_journal();
+    let mut latest =
+        journal.iter().rev().filter(|record| *record.topic == *topic).take(TOLD).collect::<Vec<_>>();
+    latest.reverse();
+    let told = latest.iter().map(|DeliveryRecord { acked, attempts, .. }| {
+        format!("{{\"acked\": {acked}, \"attempts\": {attempts}}}")
+    });
+    let array = format!("[{}]", told.collect::<Vec<_>>().join(", "));
+    Ok(Raw::new(notation::parse(&array)?)?)
 }
 
 /// Publishes numbers at the hub.

@@ -180,3 +180,55 @@ async fn emit_publishes_numbers_at_the_hub() {
         assert_eq!((error.code, error.processed), (Code::INVALID_ARGUMENT, Some(false)), "{error}");
     }
 }
+
+/// What `test.deliveries` tells of a topic.
+async fn deliveries(client: &Client, topic: &str) -> String {
+    let mut arguments = b"\xa1\x65topic".to_vec();
+    arguments.push(0x60 | topic.len() as u8);
+    arguments.extend_from_slice(topic.as_bytes());
+    let told = client.call::<Raw>("test.deliveries", &Raw::new(arguments).unwrap()).await.unwrap();
+    told.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+// spec: §12.8, §12.9, §21
+#[tokio::test]
+async fn deliveries_tells_what_became_of_them() {
+    let peer = Conformance::start();
+    let client = Client::connect(&peer.url).build().await.unwrap();
+    let mut messages = client.messages("t.>").await.unwrap();
+    assert_eq!(deliveries(&client, "t.a").await, "80");
+    // {"topic": "t.a", "n": 2, "qos": 0 to 2}
+    for qos in 0..3 {
+        let emit = [&b"\xa3\x65topic\x63t.a\x61n\x02\x63qos"[..], &[qos]].concat();
+        client.call::<u64>("test.emit", &Raw::new(emit).unwrap()).await.unwrap();
+        for number in 0..2 {
+            let message = messages.next().await.unwrap();
+            if number == 0 && qos > 0 {
+                let error = Error::unavailable("again").with_retry_after_ms(1);
+                message.nack(error).await.map_err(Error::from).unwrap();
+            } else {
+                message.ack().await.map_err(Error::from).unwrap();
+            }
+        }
+        if qos > 0 {
+            let again = messages.next().await.unwrap();
+            assert_eq!((again.attempt(), again.payload::<u8>()), (2, Ok(0)));
+            again.ack().await.map_err(Error::from).unwrap();
+        }
+    }
+    // Of the topic alone, and behind what was acknowledged.
+    let of = |acked: bool, attempts: u8| {
+        format!(
+            "a265{}{}68{}{attempts:02x}",
+            "61636b6564",
+            if acked { "f5" } else { "f4" },
+            "617474656d707473"
+        )
+    };
+    let (lost, second, first) = (of(false, 1), of(true, 2), of(true, 1));
+    let expected = format!("86{lost}{lost}{second}{first}{second}{first}");
+    assert_eq!(deliveries(&client, "t.a").await, expected);
+    assert_eq!(deliveries(&client, "t.b").await, "80");
+    let other = Client::connect(&peer.url).build().await.unwrap();
+    assert_eq!(deliveries(&other, "t.a").await, "80");
+}

@@ -50,6 +50,9 @@ pub struct Config {
     /// What is held of the peer's publications until it is polled. With acknowledgement, what is beyond that is answered
     /// `nack`, whatever `overflow` says. Default: as [`QueueLimits`].
     pub held_publications: QueueLimits,
+    /// How many of the latest deliveries to the peer are remembered for
+    /// [`delivery_journal`](crate::Connection::delivery_journal): a tool for tests. Default 0.
+    pub delivery_journal: usize,
     /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
     /// How many more of them are borne each second. Default 2,000.
@@ -76,6 +79,7 @@ impl Default for Config {
             ack_timeout: Duration::from_secs(30),
             attempts: 5,
             held_publications: QueueLimits::default(),
+            delivery_journal: 0,
             misuse_capacity: 10_000,
             misuse_per_second: 2_000,
         }
@@ -136,6 +140,7 @@ impl Config {
             ack_timeout: self.ack_timeout,
             attempts: self.attempts,
             misuse_capacity: self.misuse_capacity,
+            delivery_journal: self.delivery_journal,
         }
     }
 }

@@ -3,9 +3,9 @@
 use super::Connection;
 use crate::message::{Error, Id, Payload};
 use crate::pattern::{
-    Context, Delivered, Delivery, Fate, Gone, MessageId, OutMessage, Publication, PublicationId,
-    PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError, SubscribeOptions,
-    SubscriberId, SubscriptionId,
+    Context, Delivered, Delivery, DeliveryRecord, Fate, Gone, MessageId, OutMessage, Publication,
+    PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError,
+    SubscribeOptions, SubscriberId, SubscriptionId,
 };
 use crate::session::ConnectionError;
 use crate::time::Instant;
@@ -199,6 +199,12 @@ impl Connection {
         message: &OutMessage,
     ) -> Result<Delivered, Gone> {
         self.pubsub.deliver(subscriber, message, &mut self.open)
+    }
+
+    /// The latest deliveries to the peer, in the order in which they were first sent; as many as
+    /// [`delivery_journal`](crate::Config::delivery_journal) says. For tests of other implementations (§21).
+    pub fn delivery_journal(&self) -> impl DoubleEndedIterator<Item = &DeliveryRecord> {
+        self.pubsub.delivery_journal()
     }
 
     /// How the queue of a subscription of the peer's is doing.

@@ -20,9 +20,9 @@ pub use open::HashKey;
 pub(crate) use open::{Entity, Home, OpenIds, Owner};
 pub(crate) use outgoing::{Outgoing, Target};
 pub use pubsub::{
-    Delivered, Delivery, Fate, MessageError, MessageId, OutMessage, Overflow, PubSubEvent, Publication,
-    PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, Resumed, SubscribeError,
-    SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
+    Delivered, Delivery, DeliveryRecord, Fate, MessageError, MessageId, OutMessage, Overflow, PubSubEvent,
+    Publication, PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, Resumed,
+    SubscribeError, SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
 };
 pub(crate) use pubsub::{PubSub, PubSubLimits};
 pub(crate) use refusals::Refusals;

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fluxar_proto::message::Id;
-use fluxar_proto::{Connection, ConnectionError, Error, Event, Instant, PeerInfo, Stats, StreamOpening};
+use fluxar_proto::{
+    Connection, ConnectionError, DeliveryRecord, Error, Event, Instant, PeerInfo, Stats, StreamOpening,
+};
 
 use self::calls::{Running, Waiter};
 pub(crate) use self::pubsub::ForHub;
@@ -301,6 +303,10 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         self.lock().connection.stats()
+    }
+
+    pub(crate) fn delivery_journal(&self) -> Vec<DeliveryRecord> {
+        self.lock().connection.delivery_journal().cloned().collect()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use alloc::collections::{BTreeSet, VecDeque};
 
+use super::journal::Journal;
 use super::types::{MessageId, PubSubEvent, SubscriberId, SubscriptionId};
 use crate::message::{Error, Id, Kind, Payload};
 use crate::pattern::{Context, Outgoing, Owner, Target};
@@ -63,10 +64,11 @@ pub(super) struct Desk {
     pub(super) events: VecDeque<PubSubEvent>,
     /// Continuations of what is over, of what is not known, and publications that were dropped.
     pub(super) late: u64,
+    pub(super) journal: Journal,
 }
 
 impl Desk {
-    pub(super) fn new(patience: Patience, max_strangers: usize) -> Self {
+    pub(super) fn new(patience: Patience, max_strangers: usize, journal: Journal) -> Self {
         Self {
             patience,
             notices: VecDeque::new(),
@@ -80,6 +82,7 @@ impl Desk {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             late: 0,
+            journal,
         }
     }
 
@@ -111,8 +114,8 @@ impl Desk {
     /// Nothing more is said.
     pub(super) fn clear(&mut self) {
         let Self { patience, max_strangers, late, .. } = *self;
-        let events = core::mem::take(&mut self.events);
-        *self = Self { events, late, ..Self::new(patience, max_strangers) };
+        let (events, journal) = (core::mem::take(&mut self.events), core::mem::take(&mut self.journal));
+        *self = Self { events, late, ..Self::new(patience, max_strangers, journal) };
     }
 }
 

@@ -9,6 +9,7 @@
 mod desk;
 mod errors;
 mod inbox;
+mod journal;
 mod message;
 mod ops;
 mod publish;
@@ -24,6 +25,8 @@ use core::time::Duration;
 use self::desk::{Desk, Notice, Patience, batch};
 pub use self::errors::{MessageError, PublishError, SubscribeError};
 use self::inbox::{Group, Inbox};
+pub use self::journal::DeliveryRecord;
+use self::journal::Journal;
 use self::publish::Publications;
 use self::receiver::Receiver;
 use self::subscriber::Subscriber;
@@ -49,6 +52,8 @@ pub(crate) struct PubSubLimits {
     pub(crate) attempts: u32,
     /// Answers to releases of what is not known that wait to be sent.
     pub(crate) misuse_capacity: u32,
+    /// Deliveries to the peer that are remembered.
+    pub(crate) delivery_journal: usize,
 }
 
 /// What is counted.
@@ -118,7 +123,7 @@ impl PubSub {
             subscriptions: slab::Slab::new(),
             subscribers: slab::Slab::new(),
             group: Group::default(),
-            desk: Desk::new(patience, limits.misuse_capacity as usize),
+            desk: Desk::new(patience, limits.misuse_capacity as usize, Journal::new(limits.delivery_journal)),
             deliveries_sent: 0,
             deliveries: 0,
             limits,

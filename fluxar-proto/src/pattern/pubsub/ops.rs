@@ -5,9 +5,9 @@ use super::message::AppMeta;
 use super::subscriber::Subscriber;
 use super::subscription::{Subscription, Wish, subscribe_meta};
 use super::{
-    Delivered, Delivery, Fate, MessageId, OutMessage, PubSub, Publication, PublicationId, PublishError,
-    PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError, SubscribeOptions, SubscriberId,
-    SubscriptionId,
+    Delivered, Delivery, DeliveryRecord, Fate, MessageId, OutMessage, PubSub, Publication, PublicationId,
+    PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError, SubscribeOptions,
+    SubscriberId, SubscriptionId,
 };
 use crate::message::{Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload};
 use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Owner, Text};
@@ -217,6 +217,10 @@ impl PubSub {
         let Self { subscribers, desk, peer_max_message, .. } = self;
         let subscriber = subscribers.get_mut(id.slot).filter(|subscriber| subscriber.id == id.id);
         subscriber.ok_or(Gone)?.deliver(message, *peer_max_message, desk, open)
+    }
+
+    pub(crate) fn delivery_journal(&self) -> impl DoubleEndedIterator<Item = &DeliveryRecord> {
+        self.desk.journal.records()
     }
 
     pub(crate) fn subscriber_stats(&self, id: SubscriberId) -> Result<QueueStats, Gone> {

@@ -225,6 +225,7 @@ impl PubSub {
             Owner::Subscriber(subscriber) => {
                 let Some(subscriber) = subscribers.get_mut(subscriber) else { return };
                 let (report, _) = subscriber.sender.handle_ack(slot, desk, cx.open);
+                desk.journal.acked(id);
                 subscriber.report(report, desk);
             }
         }

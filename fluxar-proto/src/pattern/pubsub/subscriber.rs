@@ -365,7 +365,9 @@ impl Subscriber {
             retained: repeat.message.is_retained(),
             topic: self.wildcard,
         };
-        Some(delivery(repeat.id, self.id, repeat.message.clone(), marks))
+        let outgoing = delivery(repeat.id, self.id, repeat.message.clone(), marks);
+        desk.journal.sent_again(outgoing.id);
+        Some(outgoing)
     }
 
     fn send_first(&mut self, desk: &mut Desk, cx: &mut Context<'_>) -> Option<Outgoing> {
@@ -394,6 +396,7 @@ impl Subscriber {
             let first = First { id, tag: self.sent, qos, attempt, message: message.clone() };
             self.sender.begin(first, cx.now, desk, cx.open);
         }
+        desk.journal.sent(id, message.topic());
         Some(delivery(id, self.id, message, marks))
     }
 
