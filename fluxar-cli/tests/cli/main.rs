@@ -6,6 +6,7 @@ mod call;
 mod decode;
 mod hostile;
 mod ping;
+mod probe;
 mod pubsub;
 mod serve;
 mod serve_streams;
