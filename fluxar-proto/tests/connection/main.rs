@@ -14,6 +14,7 @@ mod hostile;
 mod limits;
 mod openings;
 mod order;
+mod pubsub_any;
 mod pubsub_deliver;
 mod pubsub_hostile;
 mod pubsub_publish;
