@@ -206,6 +206,7 @@ fn what_was_never_sent_is_not_ended_on_the_wire() {
     let mut script = Script::pubsub(|_| ());
     let subscription = script.connection.subscribe(script.now, "a", SubscribeOptions::new()).unwrap();
     script.connection.unsubscribe(subscription).unwrap();
+    assert!(!script.connection.wants_transmit(), "nothing is left that would wait for the transport");
     assert!(script.read().is_empty());
     assert_eq!(script.connection.stats().subscriptions, 0);
 }

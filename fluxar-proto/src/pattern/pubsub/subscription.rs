@@ -199,7 +199,12 @@ impl Subscription {
         self.released = true;
         self.inbox.retain(|_| false);
         match self.state {
-            State::New { .. } => self.state = State::Over,
+            State::New { .. } => {
+                self.state = State::Over;
+                // Otherwise these would pile up where the transport takes nothing.
+                let ours = self.subscription();
+                desk.notices.retain(|notice| !matches!(notice, Notice::Subscribe(id) if *id == ours));
+            }
             State::Requested | State::Active { .. } => self.begin_end(desk, open),
             State::Ending { .. } | State::Answering | State::Over => {}
         }
