@@ -434,7 +434,7 @@ struct ReceivingHalf {
 
 impl Drop for ReceivingHalf {
     fn drop(&mut self) {
-        self.shared.release(self.id, |connection| connection.release_receiver(self.id));
+        self.shared.release_receiver(self.id);
     }
 }
 

@@ -218,10 +218,10 @@ impl<U: IntoPayload> Sink<U> for StreamSender {
 
 impl Drop for StreamSender {
     fn drop(&mut self) {
-        match self.side {
-            Side::Opener => self.shared.release(self.id, |connection| connection.release_sender(self.id)),
-            Side::Acceptor => self.send_rest(),
+        if self.side == Side::Acceptor {
+            self.send_rest();
         }
+        self.shared.release_sender(self.id, self.side == Side::Opener);
     }
 }
 

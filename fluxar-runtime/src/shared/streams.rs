@@ -131,10 +131,31 @@ impl Shared {
         self.operate(|state| operation(&mut state.connection));
     }
 
+    /// The application lets go of its sending half. In a handler that ends nothing, as `ends` says.
+    pub(crate) fn release_sender(&self, id: StreamId, ends: bool) {
+        self.release(id, |state| {
+            // It need not wait for the other half to be dropped.
+            let waker = state.streaming(id).and_then(|streaming| streaming.sender.take());
+            state.discard(waker);
+            if ends {
+                state.connection.release_sender(id);
+            }
+        });
+    }
+
+    /// The application lets go of its receiving half.
+    pub(crate) fn release_receiver(&self, id: StreamId) {
+        self.release(id, |state| {
+            let waker = state.streaming(id).and_then(|streaming| streaming.receiver.take());
+            state.discard(waker);
+            state.connection.release_receiver(id);
+        });
+    }
+
     /// The application lets go of a half, or of all of a stream.
-    pub(crate) fn release(&self, id: StreamId, release: impl FnOnce(&mut Connection)) {
+    fn release(&self, id: StreamId, release: impl FnOnce(&mut State)) {
         let gone = self.operate(|state| {
-            release(&mut state.connection);
+            release(state);
             if state.connection.holds_stream(id) { None } else { state.forget_stream(id) }
         });
         // Halves that were taken out of a handler may outlive it: nobody else tells them that it has returned.
@@ -143,7 +164,7 @@ impl Shared {
 
     /// A handler is done: its result ends the stream.
     pub(crate) fn finish_stream(&self, id: StreamId, result: Result<Payload, Error>) {
-        self.release(id, |connection| {
+        self.release(id, |State { connection, .. }| {
             let failed = match result {
                 Ok(last) => match connection.end_stream(id, last) {
                     Err(error @ SendError::TooLarge { .. }) => {
@@ -165,7 +186,7 @@ impl Shared {
     /// Refuses a stream on which nothing was done; a peer that causes too many of those loses the connection.
     pub(crate) fn refuse_stream(&self, id: StreamId, error: Error) {
         let now = self.clock().now();
-        self.release(id, |connection| {
+        self.release(id, |State { connection, .. }| {
             if let Err(error) = connection.refuse_stream(now, id, error) {
                 tracing::debug!(stream = %id, %error, "a refusal was not sent");
             }
