@@ -317,11 +317,11 @@ async fn halves_that_outlive_their_handler_are_told(net: Net) {
     .await;
     let client = site.client().await;
     for round in 1..=2 {
-        let stream = client.stream::<String>("split", &round).await.unwrap();
+        let stream = client.stream::<String>("split", &round).window(100_000).await.unwrap();
         let peer = site.peer().await;
         // Both halves wait, one for an item and the other for room.
         let full =
-            || client.stats().stream_held_bytes > 256_000 && peer.stats().stream_queued_bytes > 32 << 10;
+            || client.stats().stream_held_bytes > 99_000 && peer.stats().stream_queued_bytes > 32 << 10;
         eventually("the sender waits", full).await;
         go.add();
         for _ in 0..2 {
