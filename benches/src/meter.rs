@@ -65,6 +65,8 @@ impl Meter {
 pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// When so much had come, by the clock of who receives.
+    pub(crate) at: Duration,
 }
 
 /// At what rate messages come, and how many are lost, while others send and receive them; at least one comes.
@@ -73,13 +75,13 @@ pub(crate) async fn tallied(
     mut tally: impl AsyncFnMut() -> Result<Tally, Error>,
 ) -> Result<Measured, Error> {
     tokio::time::sleep(load.warm_up).await;
-    let (before, began) = (tally().await?, Instant::now());
+    let before = tally().await?;
     tokio::time::sleep(load.measure).await;
     loop {
         let after = tally().await?;
-        let time = began.elapsed();
+        let time = after.at - before.at;
         let [sent, received] = [after.sent - before.sent, after.received - before.received];
-        if received > 0 {
+        if received > 0 && time > Duration::ZERO {
             // What was under way at the beginning may be more than what is at the end.
             let lost = (1.0 - received as f64 / sent.max(1) as f64).max(0.0);
             return Ok(Measured { lost, ..Measured::rate(received as f64 / time.as_secs_f64()) });

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use ::fluxar::{Client, Messages, Qos, Server};
 use serde_bytes::{ByteBuf, Bytes};
@@ -21,7 +22,7 @@ const DIRECT: &str = "bench.direct";
 /// The server relays these.
 const RELAYED: &str = "bench.relayed";
 
-/// How many of the first have come.
+/// How many of the first have come, and when that was, in nanoseconds of the server's clock.
 const RECEIVED: &str = "bench.received";
 
 /// So many publications wait for their acknowledgement at once: as many as a peer takes by default.
@@ -38,9 +39,11 @@ pub(super) async fn handle(server: &Server) -> Result<(), Error> {
     let received = Arc::new(AtomicU64::new(0));
     let messages = server.messages(DIRECT).await?;
     tokio::spawn(consume(messages, received.clone(), None));
+    let began = Instant::now();
     server.handle(RECEIVED, move |_| {
         let received = received.load(Relaxed);
-        async move { Ok(received) }
+        let nanos = began.elapsed().as_nanos() as u64;
+        async move { Ok((received, nanos)) }
     });
     Ok(())
 }
@@ -100,8 +103,8 @@ pub(super) async fn direct(client: Arc<Client>, mode: Mode, load: Load) -> Resul
     let mut tasks = JoinSet::new();
     publish(&mut tasks, &client, DIRECT, mode, load, &sent, None);
     let tally = async || {
-        let received = client.call(RECEIVED, &()).await?;
-        Ok(Tally { sent: sent.load(Relaxed), received })
+        let (received, nanos) = client.call(RECEIVED, &()).await?;
+        Ok(Tally { sent: sent.load(Relaxed), received, at: Duration::from_nanos(nanos) })
     };
     tokio::select! {
         measured = tallied(load, tally) => measured,
@@ -126,8 +129,10 @@ pub(super) async fn relayed(
         connections.push(subscriber);
     }
     publish(&mut tasks, &client, RELAYED, mode, load, &sent, taken);
+    let began = Instant::now();
     let tally = async || {
-        Ok(Tally { sent: sent.load(Relaxed) * subscribers as u64, received: received.load(Relaxed) })
+        let [sent, received] = [&sent, &received].map(|count| count.load(Relaxed));
+        Ok(Tally { sent: sent * subscribers as u64, received, at: began.elapsed() })
     };
     tokio::select! {
         measured = tallied(load, tally) => measured,

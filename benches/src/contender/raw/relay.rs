@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -53,8 +54,10 @@ pub(super) async fn measure(server: SocketAddr, subscribers: usize, load: Load) 
     }
     let publisher = connect(server, Purpose::Publish).await?;
     tasks.spawn(publish(publisher, frame(load.payload), sent.clone()));
+    let began = Instant::now();
     let tally = async || {
-        Ok(Tally { sent: sent.load(Relaxed) * subscribers as u64, received: received.load(Relaxed) })
+        let [sent, received] = [&sent, &received].map(|count| count.load(Relaxed));
+        Ok(Tally { sent: sent * subscribers as u64, received, at: began.elapsed() })
     };
     tokio::select! {
         measured = tallied(load, tally) => Ok(Measured { lost: 0.0, ..measured? }),
