@@ -23,7 +23,7 @@ pub(super) fn handle(server: &Server) {
         let item: ByteBuf = request.payload()?;
         // Until the client has had enough: that ends this future.
         loop {
-            request.send(Bytes::new(&item)).await?;
+            request.feed(Bytes::new(&item)).await?;
         }
         #[expect(unreachable_code, reason = "says what the handler's result would be")]
         Ok(())
@@ -57,7 +57,7 @@ pub(super) async fn upload(client: &Client, load: Load) -> Result<Measured, Erro
     let mut items: Stream<()> = client.stream(UPLOAD, Bytes::new(&item)).await?;
     let mut meter = Meter::new(&load);
     let rate = loop {
-        items.send(Bytes::new(&item)).await?;
+        items.feed(Bytes::new(&item)).await?;
         if let Some(rate) = meter.count(1) {
             break rate;
         }
