@@ -22,6 +22,10 @@ use crate::shared::{ForHub, Shared};
 /// So many messages of publishers that are gone may wait for one subscription.
 const ORPHANS: usize = 256;
 
+/// So many last values may wait for the subscriptions of one peer, unless they are for the only one that waits: otherwise
+/// each subscription would hold as many as there are, for a peer that need not take any.
+const BACKLOG: usize = 1 << 16;
+
 pub(super) struct Routing {
     router: Router<usize>,
     members: Vec<Option<Member>>,
@@ -360,7 +364,15 @@ impl Routing {
         effects: &mut Effects,
     ) {
         let subscriber = request.id;
+        let has_room = self.has_room_for_values(shared, request);
         let mut state = shared.lock();
+        if !has_room {
+            let error = Error::resource_exhausted("too many last values wait for this peer's subscriptions");
+            let refused = state.connection.refuse_subscription(shared.clock().now(), subscriber, error);
+            tracing::debug!(?refused, "a subscription was refused");
+            effects.wakers.extend(state.take_driver());
+            return;
+        }
         let confirmed = state.connection.confirm(subscriber, request.qos, limits);
         effects.wakers.extend(state.take_driver());
         drop(state);
@@ -372,6 +384,19 @@ impl Routing {
         let qos = if request.inflight == 0 { Qos::AtMostOnce } else { request.qos };
         let target = self.add(place, qos, &request.filter, request.group.as_deref(), effects);
         self.remote.insert((shared.number(), subscriber), target);
+    }
+
+    /// Whether the last values that a subscription gets may wait for it.
+    fn has_room_for_values(&self, shared: &Arc<Shared>, request: &SubscribeRequest) -> bool {
+        let lossy = request.qos == Qos::AtMostOnce || request.inflight == 0;
+        if lossy || request.group.is_some() {
+            return true;
+        }
+        let theirs = |member: &&Member| matches!(&member.place, Place::Remote { shared: of, .. } if Arc::ptr_eq(of, shared));
+        let members = self.stalled.iter().filter_map(|target| get(&self.members, *target));
+        let waiting: usize = members.filter(theirs).map(|member| member.waiting.len()).sum();
+        waiting == 0
+            || (waiting < BACKLOG && waiting + self.router.retained(&request.filter).count() <= BACKLOG)
     }
 
     /// This side itself subscribes.
