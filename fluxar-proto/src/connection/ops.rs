@@ -152,8 +152,10 @@ impl Connection {
         noted.then_some(id)
     }
 
-    /// Closes the connection (§8.7): calls of ours and requests that are running end at once; responses that were
-    /// given before are still sent, then `close` with `error`. Does nothing where the connection has ended before.
+    /// Closes the connection (§8.7): calls of ours and requests that are running end at once, and so do streams and
+    /// subscriptions. Still sent are responses that were given before, what is queued on streams that were ended before, as
+    /// far as there is credit, and acknowledgements; then `close` with `error`. Does nothing where the connection has ended
+    /// before.
     pub fn close(&mut self, now: Instant, error: Option<Error>) {
         self.end(now, ConnectionError::ClosedLocally(error.clone()), Farewell::Close(error));
     }

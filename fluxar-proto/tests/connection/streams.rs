@@ -499,3 +499,27 @@ fn what_comes_while_an_error_waits_to_leave_changes_only_whether_it_does() {
         assert!(talk.connection().poll_stream(stream).is_err());
     }
 }
+
+// spec: §8.7, §11.3
+#[test]
+fn a_close_in_order_comes_behind_what_was_ended_before() {
+    let mut pair = Pair::established(&config(|_| ()));
+    let now = pair.now;
+    let [ended, broken, open] =
+        [(); 3].map(|()| pair.a().open_stream(now, "m", uint(0), StreamOptions::new()).unwrap());
+    pair.drive();
+    let accepted = opened(&pair.events(B));
+    for stream in [ended, broken, open] {
+        pair.a().send_item(stream, uint(1)).unwrap();
+    }
+    pair.a().end_stream(ended, uint(2)).unwrap();
+    pair.a().fail_stream(broken, Error::not_found("three"));
+    pair.a().close(now, None);
+    assert_eq!(take(pair.a(), ended), (vec![], failed(Code::UNAVAILABLE)));
+    pair.drive();
+    let taken = accepted.iter().map(|stream| take(pair.b(), stream.id)).collect::<Vec<_>>();
+    let lost = (vec![], failed(Code::UNAVAILABLE));
+    let expected = [(vec![uint(1)], Last::End(uint(2))), (vec![uint(1)], failed(Code::NOT_FOUND)), lost];
+    assert_eq!(taken, expected);
+    assert_eq!(pair.a().stats().streams_open, 0);
+}

@@ -79,6 +79,7 @@ impl Streams {
             in_urgent: false,
             bytes,
             released: (false, false),
+            withdrawn: false,
         });
         cx.open.insert(id.id, Entity::Stream(id.slot));
         self.open.1 += 1;

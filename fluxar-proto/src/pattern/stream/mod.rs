@@ -26,6 +26,7 @@ mod sending;
 mod types;
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -74,6 +75,8 @@ struct Stream {
     bytes: usize,
     /// The application has let go of its sending half, and of its receiving half.
     released: (bool, bool),
+    /// The application was told that nobody waits for what it does.
+    withdrawn: bool,
 }
 
 #[derive(Debug)]
@@ -263,9 +266,40 @@ impl Streams {
 
     /// The connection ends: so do its streams.
     pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        self.lose(why, open, |_| true);
+        self.bulk.clear();
+        self.urgent.clear();
+    }
+
+    /// The connection is about to close in order: of the streams that the application has ended, what is queued still goes,
+    /// as far as there is credit.
+    pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        let goes = |stream: &Stream| {
+            stream.sending.is_ending() && matches!(stream.phase, Phase::Active)
+                || matches!(stream.phase, Phase::Failing(_))
+        };
+        self.lose(why, open, |stream| !goes(stream));
+        let left = self.streams.iter().filter(|(_, stream)| goes(stream)).map(|(_, stream)| stream.id);
+        for id in left.collect::<Vec<_>>() {
+            let Some(stream) = self.get_mut(id) else { continue };
+            let (ours, live) = (stream.ours, stream.is_live());
+            stream.receiving.fail(why.call_error(true));
+            // Whoever waits learns now that it is over: there is no event behind the end of the connection.
+            let wanted = core::mem::take(&mut stream.sending.wanted) && !stream.released.0;
+            self.events.extend(wanted.then_some(StreamEvent::Writable(id)));
+            self.announce(id);
+            if live && !ours {
+                self.withdraw(id, Withdrawn::ConnectionLost);
+            }
+        }
+    }
+
+    /// Ends those streams that are lost with the connection.
+    fn lose(&mut self, why: &ConnectionError, open: &mut OpenIds, which: impl Fn(&Stream) -> bool) {
         // There will be no room any more.
         self.waiting = false;
-        let ids = self.streams.iter().map(|(_, stream)| stream.id).collect::<alloc::vec::Vec<_>>();
+        let ids = self.streams.iter().filter(|(_, stream)| which(stream)).map(|(_, stream)| stream.id);
+        let ids = ids.collect::<Vec<_>>();
         let errors = [why.call_error(false), why.call_error(true)];
         for id in ids {
             let Some(stream) = self.get_mut(id) else { continue };
@@ -282,8 +316,6 @@ impl Streams {
             }
             self.free_if_over(id);
         }
-        self.bulk.clear();
-        self.urgent.clear();
     }
 
     fn get(&self, id: StreamId) -> Option<&Stream> {
@@ -325,7 +357,8 @@ impl Streams {
 
     /// Tells the handler that nobody waits for it, if there is still one.
     fn withdraw(&mut self, id: StreamId, why: Withdrawn) {
-        if self.get(id).is_some_and(|stream| !stream.is_let_go()) {
+        let Some(stream) = self.get_mut(id).filter(|stream| !stream.is_let_go()) else { return };
+        if !core::mem::replace(&mut stream.withdrawn, true) {
             self.events.push_back(StreamEvent::Withdrawn(id, why));
         }
     }

@@ -8,7 +8,6 @@ use super::{
 use crate::message::{Code, Envelope, Error, Id, Item, Kind, Meta, Payload, build_bytes, key, verb};
 use crate::pattern::opening::{BadOpening, Opening};
 use crate::pattern::{Context, Gone, OpenIds, Text};
-use crate::session::ConnectionError;
 
 impl Streams {
     /// Opens a stream; the opening is sent when the transport has room.
@@ -44,6 +43,7 @@ impl Streams {
             in_urgent: false,
             bytes: 0,
             released: (false, false),
+            withdrawn: false,
         });
         if let Some(at) = deadline {
             self.deadlines.insert((at, id));
@@ -300,11 +300,6 @@ impl Streams {
         }
         self.release_receiver(id, open);
         self.release_sender(id, open);
-    }
-
-    /// The connection is about to close in order.
-    pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {
-        self.terminate(why, open);
     }
 }
 

@@ -84,6 +84,11 @@ impl Sending {
         matches!(self.state, State::Open)
     }
 
+    /// The application has ended it, and that has not left.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending(_))
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
