@@ -75,7 +75,7 @@ impl Default for Config {
             update_bytes: 4 << 20,
             stream_buffer: 64 << 10,
             max_stream_window: 16 << 20,
-            publish_buffer: 4 << 20,
+            publish_buffer: 1 << 20,
             ack_timeout: Duration::from_secs(30),
             attempts: 5,
             held_publications: QueueLimits::default(),

@@ -194,10 +194,12 @@ impl LocalQueue {
         alarm: &mut Option<Alarm>,
     ) -> Poll<Option<Message>> {
         loop {
-            let now = self.tasks.now();
             let _replaced;
             let mut state = self.lock();
-            state.resume(now);
+            // Nobody looks at the clock for every message.
+            if !state.paused.is_empty() {
+                state.resume(self.tasks.now());
+            }
             match state.take(self.inflight) {
                 Some(local) => {
                     let room = state.relieve(self.limits);
@@ -219,7 +221,6 @@ impl LocalQueue {
 
     /// Answers a message that was taken.
     pub(crate) fn settle(&self, id: u64, result: Result<(), Error>) -> Result<(), Gone> {
-        let now = self.tasks.now();
         let mut state = self.lock();
         if state.over {
             return Err(Gone);
@@ -228,7 +229,7 @@ impl LocalQueue {
         let undelivered = match result {
             Err(error) if is_pointless(&error) || entry.attempt >= self.attempts => Some((entry, error)),
             Err(error) => {
-                let at = now + pause(entry.attempt, &error);
+                let at = self.tasks.now() + pause(entry.attempt, &error);
                 state.paused.insert((at, id), Entry { attempt: entry.attempt.saturating_add(1), ..entry });
                 None
             }
