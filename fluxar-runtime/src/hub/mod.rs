@@ -372,6 +372,10 @@ pub struct HubBuilder {
 impl HubBuilder {
     /// The bounds of what is held for each subscription of a peer, and what happens beyond these. Default: 1,024 messages,
     /// 4 MiB, [`Overflow::Wait`](crate::Overflow::Wait).
+    ///
+    /// Waiting loses nothing, but lets a subscriber that never acknowledges hold up whoever publishes to it with
+    /// acknowledgement, until its messages are given up. A hub that is open to strangers is better off with
+    /// [`DropOldest`](crate::Overflow::DropOldest) or [`Close`](crate::Overflow::Close).
     pub fn queue(mut self, limits: QueueLimits) -> Self {
         self.queue = limits;
         self
