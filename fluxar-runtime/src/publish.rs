@@ -35,8 +35,9 @@ use crate::turn::Turn;
 ///
 /// # Cancel safety
 ///
-/// Dropped while it waits for room, nothing was published, unless it was saved in a store. Later on the message goes its way, with the repetitions that
-/// it needs: dropping the future only means that nobody wants to know its fate.
+/// Dropped while it waits for room, nothing was published, unless it was saved in a store; or, at a [`Hub`], some
+/// subscriptions have got it: then the others get it too, unless too many such messages wait for them. Later on the message
+/// goes its way, with the repetitions that it needs: dropping the future only means that nobody wants to know its fate.
 #[must_use = "a message is published when it is awaited"]
 pub struct Publish<'a> {
     to: To<'a>,

@@ -2,6 +2,7 @@
 
 mod held;
 mod local;
+mod member;
 mod port;
 mod routing;
 
@@ -76,7 +77,6 @@ pub struct Hub {
 pub(crate) struct Inner {
     routing: Mutex<Routing>,
     tasks: Tasks,
-    queue: QueueLimits,
     attempts: u32,
     on_undelivered: Option<OnUndelivered>,
     undelivered: AtomicU64,
@@ -171,8 +171,7 @@ impl Hub {
         if todo.is_empty() {
             return;
         }
-        let limits = self.inner.queue;
-        self.inner.change(|routing, effects| routing.run(shared, todo.drain(..), limits, effects));
+        self.inner.change(|routing, effects| routing.run(shared, todo.drain(..), effects));
     }
 
     /// Publishes, as far as that needs nobody to wait.
@@ -191,16 +190,19 @@ impl Hub {
                 return Step::Done(Some(Err(PublishError::NotSent(error.into_outcome()))));
             }
         };
-        let passing = Passing::new(Outcome::new());
+        let outcome = Outcome::new();
         let answer = match (qos, waits) {
             (Qos::AtMostOnce, _) => Answer::None,
-            (_, true) => Answer::Local(passing.outcome.clone()),
-            (_, false) => Answer::AtOnce(passing.outcome.clone()),
+            (_, true) => Answer::Local(outcome.clone()),
+            (_, false) => Answer::AtOnce(outcome.clone()),
         };
         let (unanswered, offered) =
             (matches!(answer, Answer::None), Offered { message, retain, peer: None, answer });
         self.inner.change(|routing, effects| routing.publish(vec![offered], effects));
-        if unanswered { Step::Done(Some(Ok(Fate::Queued))) } else { Step::Passing(passing) }
+        match unanswered {
+            true => Step::Done(Some(Ok(Fate::Queued))),
+            false => Step::Passing(Passing::at(outcome, self.inner.own.clone())),
+        }
     }
 
     pub(crate) fn subscribe_here(&self, filter: &str, options: SubscribeOptions) -> Result<Messages, Error> {
@@ -347,15 +349,32 @@ impl Outcome {
 /// A publication of this side's that waits for what becomes of it.
 pub(crate) struct Passing {
     outcome: Arc<Outcome>,
+    /// Where it may wait for room, until that is known.
+    hub: Option<Weak<Inner>>,
 }
 
 impl Passing {
     pub(crate) fn new(outcome: Arc<Outcome>) -> Self {
-        Self { outcome }
+        Self { outcome, hub: None }
+    }
+
+    fn at(outcome: Arc<Outcome>, hub: Weak<Inner>) -> Self {
+        Self { outcome, hub: Some(hub) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fate, PublishError>> {
-        self.outcome.poll(cx)
+        let told = self.outcome.poll(cx);
+        self.hub.take_if(|_| told.is_ready());
+        told
+    }
+}
+
+/// Whoever gives it up must not fill the hub with what nobody waits for.
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.as_ref().and_then(Weak::upgrade) {
+            hub.change(|routing, effects| routing.forget_outcome(&self.outcome, effects));
+        }
     }
 }
 
@@ -409,9 +428,8 @@ impl HubBuilder {
         let words = RandomState::new();
         let key = HashKey::new(words.hash_one(0), words.hash_one(1));
         let inner = Arc::new_cyclic(|own| Inner {
-            routing: Mutex::new(Routing::new(key, retain, attempts)),
+            routing: Mutex::new(Routing::new(key, retain, queue, attempts)),
             tasks,
-            queue,
             attempts,
             on_undelivered,
             undelivered: AtomicU64::new(0),

@@ -14,17 +14,19 @@ use fluxar_proto::{
 
 use super::held::{Answer, Held, Offered, answer, offered, waits_no_more};
 use super::local::Dropped;
+use super::member::{Load, Member, get, is_ready};
 use super::port::{Place, Tried, no_room};
-use super::{Effects, HubStats, LocalQueue, Undelivered};
+use super::{Effects, HubStats, LocalQueue, Outcome, Undelivered};
 use crate::peer::Peer;
 use crate::shared::{ForHub, Shared};
 
 /// So many messages of publishers that are gone may wait for one subscription.
 const ORPHANS: usize = 256;
 
-/// So many last values may wait for the subscriptions of one peer, unless they are for the only one that waits: otherwise
-/// each subscription would hold as many as there are, for a peer that need not take any.
-const BACKLOG: usize = 1 << 16;
+/// So many last values, and bytes of them, may wait for the subscriptions of one peer, unless they are for the only one that
+/// waits: otherwise each would hold as many as there are, for a peer that need not take any (§17.2).
+const BACKLOG_ITEMS: usize = 1 << 16;
+const BACKLOG_BYTES: usize = 64 << 20;
 
 pub(super) struct Routing {
     router: Router<usize>,
@@ -35,25 +37,12 @@ pub(super) struct Routing {
     /// The subscriptions for which messages wait.
     stalled: BTreeSet<usize>,
     attempts: u32,
+    /// The bounds of what is held for each subscription.
+    limits: QueueLimits,
     stats: HubStats,
     /// Buffers that are used again.
     targets: Vec<usize>,
     plan: Vec<(usize, usize)>,
-}
-
-/// A subscription.
-struct Member {
-    place: Place,
-    /// The highest mode that it takes.
-    qos: Qos,
-    filter: Text,
-    group: Option<Text>,
-    /// It had no room when it was last asked, and will say when it has.
-    full: bool,
-    /// What it has no room for.
-    waiting: VecDeque<Arc<Held>>,
-    /// What it has left behind that may go to others.
-    left: Vec<OutMessage>,
 }
 
 /// One of those that are published together.
@@ -68,7 +57,7 @@ struct Entry {
 }
 
 impl Routing {
-    pub(super) fn new(key: HashKey, retain: RetainLimits, attempts: u32) -> Self {
+    pub(super) fn new(key: HashKey, retain: RetainLimits, limits: QueueLimits, attempts: u32) -> Self {
         Self {
             router: Router::new(key, retain),
             members: Vec::new(),
@@ -76,6 +65,7 @@ impl Routing {
             remote: HashMap::new(),
             stalled: BTreeSet::new(),
             attempts,
+            limits,
             stats: HubStats::default(),
             targets: Vec::new(),
             plan: Vec::new(),
@@ -101,7 +91,6 @@ impl Routing {
         &mut self,
         shared: &Arc<Shared>,
         todo: impl Iterator<Item = ForHub>,
-        limits: QueueLimits,
         effects: &mut Effects,
     ) {
         let mut batch = Vec::new();
@@ -117,7 +106,7 @@ impl Routing {
             match one {
                 // The keeper's.
                 ForHub::Publication(_) | ForHub::Completed(_) | ForHub::Released(_) => {}
-                ForHub::Subscribe(request) => self.subscribe(shared, &request, limits, effects),
+                ForHub::Subscribe(request) => self.subscribe(shared, &request, effects),
                 ForHub::Unsubscribed(subscriber) => {
                     if let Some(target) = self.remote.remove(&(shared.number(), subscriber)) {
                         self.remove(target, effects);
@@ -199,7 +188,9 @@ impl Routing {
             let offered = &entry.offered;
             // Those that wait come first, where the mode is the same for all purposes of order.
             let behind = !member.waiting.is_empty() || !turned_away.is_empty();
-            if behind && offered.message.qos().min(member.qos) > Qos::AtMostOnce {
+            let in_line =
+                offered.message.qos().min(member.qos) > Qos::AtMostOnce || member.has_values_first();
+            if behind && in_line {
                 turned_away.push((*index, false));
                 continue;
             }
@@ -256,7 +247,10 @@ impl Routing {
             wait_at = wait_at.or(other.filter(|other| *other != target));
         }
         let Some(target) = wait_at else { return };
-        if matches!(entry.offered.answer, Answer::AtOnce(_)) {
+        let has_place = get(&self.members, target)
+            .is_some_and(|member| member.has_place(self.limits, &entry.offered.message));
+        let lossy = entry.offered.message.qos() == Qos::AtMostOnce;
+        if matches!(entry.offered.answer, Answer::AtOnce(_)) || (lossy && !has_place) {
             self.stats.dropped += 1;
             entry.missed = true;
             return;
@@ -321,6 +315,10 @@ impl Routing {
     fn wait(&mut self, target: usize, held: Arc<Held>) {
         if let Some(Some(member)) = self.members.get_mut(target) {
             held.waits.fetch_add(1, Ordering::Relaxed);
+            if let Some(load) = member.load(&held) {
+                load.items += 1;
+                load.bytes += held.message.held_bytes();
+            }
             member.waiting.push_back(held);
             self.stalled.insert(target);
         }
@@ -346,7 +344,12 @@ impl Routing {
             }
         }
         port.close(&mut effects.wakers);
-        for held in member.waiting.drain(..done) {
+        for _ in 0..done {
+            let Some(held) = member.waiting.pop_front() else { break };
+            if let Some(load) = member.load(&held) {
+                load.items -= 1;
+                load.bytes -= held.message.held_bytes();
+            }
             waits_no_more(held, effects);
         }
         if member.waiting.is_empty() {
@@ -356,27 +359,23 @@ impl Routing {
     }
 
     /// A peer subscribes.
-    fn subscribe(
-        &mut self,
-        shared: &Arc<Shared>,
-        request: &SubscribeRequest,
-        limits: QueueLimits,
-        effects: &mut Effects,
-    ) {
+    fn subscribe(&mut self, shared: &Arc<Shared>, request: &SubscribeRequest, effects: &mut Effects) {
         let subscriber = request.id;
-        let has_room = self.has_room_for_values(shared, request);
+        let is_flooded = self.is_flooded_by(shared, request);
+        let now = shared.clock().now();
         let mut state = shared.lock();
-        if !has_room {
-            let error = Error::resource_exhausted("too many last values wait for this peer's subscriptions");
-            let refused = state.connection.refuse_subscription(shared.clock().now(), subscriber, error);
-            tracing::debug!(?refused, "a subscription was refused");
-            effects.wakers.extend(state.take_driver());
-            return;
-        }
-        let confirmed = state.connection.confirm(subscriber, request.qos, limits);
+        let confirmed = match is_flooded {
+            true => {
+                let error = Error::resource_exhausted("too many last values wait to be taken already");
+                // What it fails with ends the connection, which will say so.
+                state.connection.refuse_subscription(now, subscriber, error).ok();
+                Err(Gone)
+            }
+            false => state.connection.confirm(subscriber, request.qos, self.limits),
+        };
         effects.wakers.extend(state.take_driver());
         drop(state);
-        // It has unsubscribed, or its connection is over.
+        // It has unsubscribed, its connection is over, or it was refused.
         if confirmed.is_err() {
             return;
         }
@@ -386,17 +385,29 @@ impl Routing {
         self.remote.insert((shared.number(), subscriber), target);
     }
 
-    /// Whether the last values that a subscription gets may wait for it.
-    fn has_room_for_values(&self, shared: &Arc<Shared>, request: &SubscribeRequest) -> bool {
-        let lossy = request.qos == Qos::AtMostOnce || request.inflight == 0;
-        if lossy || request.group.is_some() {
-            return true;
+    /// Whether more last values wait for subscriptions of a peer than may, with those that one more would get.
+    fn is_flooded_by(&self, shared: &Arc<Shared>, request: &SubscribeRequest) -> bool {
+        // At most once, nothing waits.
+        let waits = request.qos > Qos::AtMostOnce && request.inflight > 0;
+        if request.group.is_some() || !waits {
+            return false;
         }
-        let theirs = |member: &&Member| matches!(&member.place, Place::Remote { shared: of, .. } if Arc::ptr_eq(of, shared));
-        let members = self.stalled.iter().filter_map(|target| get(&self.members, *target));
-        let waiting: usize = members.filter(theirs).map(|member| member.waiting.len()).sum();
-        waiting == 0
-            || (waiting < BACKLOG && waiting + self.router.retained(&request.filter).count() <= BACKLOG)
+        let stalled = self.stalled.iter().filter_map(|target| get(&self.members, *target));
+        let theirs = stalled.filter(
+            |member| matches!(&member.place, Place::Remote { shared: peer, .. } if Arc::ptr_eq(peer, shared)),
+        );
+        let waiting = theirs.fold((0, 0), |(items, bytes), Member { values, .. }| {
+            (items + values.items, bytes + values.bytes)
+        });
+        let beyond = |(items, bytes): (usize, usize)| items > BACKLOG_ITEMS || bytes > BACKLOG_BYTES;
+        // The only one that waits gets them all.
+        waiting.0 > 0
+            && (beyond(waiting) || {
+                let values = self.router.retained(&request.filter);
+                let all =
+                    values.fold(waiting, |(items, bytes), value| (items + 1, bytes + value.held_bytes()));
+                all.0 > waiting.0 && beyond(all)
+            })
     }
 
     /// This side itself subscribes.
@@ -427,6 +438,8 @@ impl Routing {
             group: text,
             full: false,
             waiting: VecDeque::new(),
+            values: Load::default(),
+            unclaimed: Load::default(),
             left: Vec::new(),
         };
         let target = self.free.pop().unwrap_or_else(|| {
@@ -474,30 +487,37 @@ impl Routing {
         self.stalled.remove(&target);
         let Some(member) = self.members.get_mut(target).and_then(Option::take) else { return };
         self.free.push(target);
-        let Member { place, waiting, left, .. } = member;
+        let Member { place, qos, waiting, left, .. } = member;
+        let over = || Error::unavailable("the subscription has ended");
         for message in left {
             let attempts = message.attempts();
-            let given = match &group {
+            let why = match &group {
                 Some((filter, group)) if attempts < self.attempts => {
-                    self.give(filter, group, &message, &None, effects)
+                    match self.give(filter, group, &message, &None, effects) {
+                        None => continue,
+                        Some(Some(target)) if self.inherit(target, &message) => continue,
+                        Some(Some(_)) => no_room(),
+                        Some(None) => over(),
+                    }
                 }
-                _ => Some(None),
+                _ => over(),
             };
-            match given {
-                None => {}
-                Some(Some(target)) => self.wait(target, Held::of(message)),
-                Some(None) => {
-                    let error = Error::unavailable("the subscription has ended");
-                    effects.undelivered.push(Undelivered::new(&message, place.peer(), attempts, error));
-                }
-            }
+            effects.undelivered.push(Undelivered::new(&message, place.peer(), attempts, why));
         }
         for held in waiting {
-            if let Some((filter, group)) = &group {
-                match self.give(filter, group, &held.message, &held.peer, effects) {
-                    None => held.delivered.store(true, Ordering::Relaxed),
-                    Some(Some(target)) => self.wait(target, held.clone()),
-                    Some(None) => {}
+            let given = group.as_ref().map_or(Some(None), |(filter, group)| {
+                self.give(filter, group, &held.message, &held.peer, effects)
+            });
+            match given {
+                None => held.delivered.store(true, Ordering::Relaxed),
+                Some(Some(target)) if !matches!(held.answer, Answer::None) => self.wait(target, held.clone()),
+                Some(Some(target)) if self.inherit(target, &held.message) => {}
+                // Last values are still there, and of what is sent at most once nobody learns what becomes of it.
+                _ if held.message.is_retained() || held.message.qos().min(qos) == Qos::AtMostOnce => {}
+                given => {
+                    let why = given.flatten().map_or_else(over, |_| no_room());
+                    let attempts = held.message.attempts();
+                    effects.undelivered.push(Undelivered::new(&held.message, place.peer(), attempts, why));
                 }
             }
             waits_no_more(held, effects);
@@ -505,16 +525,37 @@ impl Routing {
         effects.places.push(place);
     }
 
-    /// The connection of a publisher has ended: it will publish again what was not acknowledged, or not. Of that, what
-    /// nobody has got is dropped; what some have got the others get too, within bounds.
+    /// A message that nobody waits for goes from one member of a group to another that has no room: within the bounds of a
+    /// queue, as members may come and go.
+    fn inherit(&mut self, target: usize, message: &OutMessage) -> bool {
+        let has_place =
+            get(&self.members, target).is_some_and(|member| member.has_place(self.limits, message));
+        if has_place {
+            self.wait(target, Held::of(message.clone()));
+        }
+        has_place
+    }
+
+    /// The connection of a publisher has ended: it will publish again what was not acknowledged, or not.
     fn forget_publisher(&mut self, shared: &Arc<Shared>, effects: &mut Effects) {
+        self.abandon(|answer| matches!(answer, Answer::Peer(peer, _) if Arc::ptr_eq(peer, shared)), effects);
+    }
+
+    /// Nobody waits for a publication of this side's any more.
+    pub(super) fn forget_outcome(&mut self, outcome: &Arc<Outcome>, effects: &mut Effects) {
+        self.abandon(|answer| matches!(answer, Answer::Local(told) if Arc::ptr_eq(told, outcome)), effects);
+    }
+
+    /// Of messages whose publisher waits no more, what nobody has got is dropped; what some have got the others get too,
+    /// within bounds.
+    fn abandon(&mut self, is_theirs: impl Fn(&Answer) -> bool, effects: &mut Effects) {
         let mut over = Vec::new();
         for target in &self.stalled {
             let Some(Some(member)) = self.members.get_mut(*target) else { continue };
             let mut orphans = member.waiting.len().saturating_sub(ORPHANS);
             let mut gone = Vec::new();
             member.waiting.retain(|held| {
-                let theirs = matches!(&held.answer, Answer::Peer(peer, _) if Arc::ptr_eq(peer, shared));
+                let theirs = is_theirs(&held.answer);
                 let drop = theirs && (!held.delivered.load(Ordering::Relaxed) || orphans > 0);
                 if drop {
                     orphans = orphans.saturating_sub(1);
@@ -529,13 +570,4 @@ impl Routing {
             self.stalled.remove(&target);
         }
     }
-}
-
-fn get(members: &[Option<Member>], target: usize) -> Option<&Member> {
-    members.get(target).and_then(Option::as_ref)
-}
-
-/// Whether a subscription may have room.
-fn is_ready(members: &[Option<Member>], target: usize) -> bool {
-    get(members, target).is_some_and(|member| !member.full)
 }
