@@ -3,11 +3,11 @@
 //! What has to be there before something is sent is awaited before that: a message before it is published, that it was
 //! acknowledged before it is released, that one of the peer's was accepted before the `ack`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chacha20::ChaCha12Rng;
@@ -30,6 +30,7 @@ pub(crate) struct Keeper {
     /// Ids that are unique beyond the session (§5.6).
     ids: Mutex<(IdGenerator, ChaCha12Rng)>,
     state: Mutex<State>,
+    order: Arc<Mutex<Order>>,
 }
 
 #[derive(Default)]
@@ -53,7 +54,7 @@ enum Work {
 impl Keeper {
     pub(crate) fn new(store: Arc<dyn Store>) -> Result<Arc<Self>, getrandom::Error> {
         let ids = Mutex::new((IdGenerator::new(), crate::random::generator()?));
-        Ok(Arc::new(Self { store, ids, state: Mutex::default() }))
+        Ok(Arc::new(Self { store, ids, state: Mutex::default(), order: Arc::default() }))
     }
 
     /// Keeps what goes over a connection that is about to begin.
@@ -205,10 +206,18 @@ impl Keeper {
         .await;
     }
 
-    /// Publishes a message, and follows it to its end.
+    /// The next place in the order in which the application publishes.
+    pub(crate) fn place(&self) -> Place {
+        let mut order = lock(&self.order);
+        order.next += 1;
+        Place { number: order.next - 1, order: self.order.clone() }
+    }
+
+    /// Publishes a message, when its turn has come, and follows it to its end.
     pub(crate) async fn publish(
         self: Arc<Self>,
         shared: Arc<Shared>,
+        place: Place,
         topic: String,
         prepared: (Payload, PublishOptions),
         waits: bool,
@@ -230,7 +239,10 @@ impl Keeper {
         };
         self.store.save(stored).await.map_err(|error| PublishError::NotSent(failed(error).into_outcome()))?;
         options = options.with_resumed(Resumed { id, attempt: 0, released: false }).with_durable();
-        match begin(&shared, &topic, (payload, options), waits).await {
+        place.come().await;
+        let begun = begin(&shared, &topic, (payload, options), waits).await;
+        drop(place);
+        match begun {
             Ok(Some(publication)) => self.follow(&shared, id, publication, qos).await,
             Ok(None) => Ok(Fate::Queued),
             Err(error) => {
@@ -260,6 +272,61 @@ impl Keeper {
         }
         fate
     }
+}
+
+/// Publications that are not with the core yet, in the order in which the application made them: each has a task of its
+/// own, and takes its time with the store, but none goes past another (§12.6).
+#[derive(Default)]
+struct Order {
+    next: u64,
+    /// Whose turn it is.
+    first: u64,
+    /// Those behind it that are gone already.
+    gone: BTreeSet<u64>,
+    waiting: BTreeMap<u64, Waker>,
+}
+
+/// A place in that order, until it is dropped.
+pub(crate) struct Place {
+    number: u64,
+    order: Arc<Mutex<Order>>,
+}
+
+impl Place {
+    /// Waits until those before are gone.
+    async fn come(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let _replaced;
+        let mut order = lock(&self.order);
+        if order.first == self.number {
+            return Poll::Ready(());
+        }
+        _replaced = order.waiting.insert(self.number, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut order = lock(&self.order);
+        let _own = order.waiting.remove(&self.number);
+        order.gone.insert(self.number);
+        while let Some(first) = order.gone.first().copied().filter(|first| *first == order.first) {
+            order.gone.remove(&first);
+            order.first += 1;
+        }
+        let first = order.first;
+        let next = order.waiting.remove(&first);
+        drop(order);
+        next.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn lock(order: &Mutex<Order>) -> MutexGuard<'_, Order> {
+    order.lock().unwrap_or_else(|error| error.into_inner())
 }
 
 /// Hands a message to the core, once there is room for it.

@@ -162,8 +162,8 @@ impl Future for Publishing<'_> {
                     };
                     let outcome = Outcome::new();
                     let told = outcome.clone();
-                    let published =
-                        keeper.clone().publish((*shared).clone(), (*topic).into(), prepared, *waits);
+                    let (place, topic) = (keeper.place(), (*topic).into());
+                    let published = keeper.clone().publish((*shared).clone(), place, topic, prepared, *waits);
                     // In a task of its own: what is in the store has to be followed to its end.
                     shared.tasks().spawn(async move { told.set(published.await) });
                     Step::Passing(Passing::new(outcome))
