@@ -35,7 +35,52 @@ pub(crate) struct Queue {
     calls: Slots,
     streams: Slots,
     updates: Line,
-    publications: Line,
+    publications: File,
+}
+
+/// Those who go one after the other. As long as who was called up has not come, nobody goes: neither who comes later, nor who
+/// comes for the first time.
+#[derive(Default)]
+struct File {
+    line: Line,
+    called: Option<u64>,
+}
+
+impl File {
+    fn has_others_first(&self, ticket: Option<u64>) -> bool {
+        match ticket {
+            Some(ticket) => self.line.holds(ticket),
+            None => !self.line.is_empty() || self.called.is_some(),
+        }
+    }
+
+    fn wait(&mut self, ticket: &mut Option<u64>, cx: &mut Context<'_>) -> Option<Waker> {
+        let replaced = self.line.wait(ticket, cx);
+        self.called.take_if(|called| Some(*called) == *ticket);
+        replaced
+    }
+
+    fn leave(&mut self, ticket: u64, wakers: &mut Vec<Waker>) -> Option<Waker> {
+        let left = self.line.leave(ticket);
+        if self.called.take_if(|called| *called == ticket).is_some() {
+            self.serve(wakers);
+        }
+        left
+    }
+
+    fn serve(&mut self, wakers: &mut Vec<Waker>) {
+        if self.called.is_none()
+            && let Some((ticket, waker)) = self.line.pop()
+        {
+            self.called = Some(ticket);
+            wakers.push(waker);
+        }
+    }
+
+    fn dissolve(&mut self, wakers: &mut Vec<Waker>) {
+        self.line.call_all(wakers);
+        self.called = None;
+    }
 }
 
 /// Those who wait for one of the slots that the peer has.
@@ -111,7 +156,7 @@ impl Queue {
             (Purpose::Call, ticket) => self.calls.has_others_first(ticket, room),
             (Purpose::Stream, ticket) => self.streams.has_others_first(ticket, room),
             (Purpose::Update, ticket) => is_behind(&self.updates, ticket),
-            (Purpose::Publish, ticket) => is_behind(&self.publications, ticket),
+            (Purpose::Publish, ticket) => self.publications.has_others_first(ticket),
         }
     }
 
@@ -146,7 +191,7 @@ impl Queue {
             Purpose::Call => self.calls.leave(ticket, until),
             Purpose::Stream => self.streams.leave(ticket, until),
             Purpose::Update => leave(&mut self.updates, ticket, wakers),
-            Purpose::Publish => leave(&mut self.publications, ticket, wakers),
+            Purpose::Publish => self.publications.leave(ticket, wakers),
         }
     }
 
@@ -167,7 +212,7 @@ impl Queue {
 
     /// There is room for a publication.
     pub(crate) fn serve_publications(&mut self, wakers: &mut Vec<Waker>) {
-        self.publications.call_up(1, wakers);
+        self.publications.serve(wakers);
     }
 
     /// Nobody needs to wait any more: the connection has ended.
@@ -175,7 +220,7 @@ impl Queue {
         self.calls.dissolve(wakers);
         self.streams.dissolve(wakers);
         self.updates.call_all(wakers);
-        self.publications.call_all(wakers);
+        self.publications.dissolve(wakers);
     }
 
     /// When [`expire`](Self::expire) wants to be called next.
