@@ -84,8 +84,10 @@ macro_rules! setters {
             self
         }
 
-        /// What happens to messages beyond [`buffer`](Self::buffer). What is delivered with acknowledgement is never lost by
-        /// it: it is not accepted, and comes again. Default: [`Overflow::Wait`].
+        /// What happens to messages beyond [`buffer`](Self::buffer). What a peer delivers with acknowledgement is never lost
+        /// by it: it is not accepted, and comes again. On a subscription of this side's own [`Hub`](crate::Hub), which has no
+        /// other queue, it is lost where this says so, and
+        /// [`on_undelivered`](crate::HubBuilder::on_undelivered) tells. Default: [`Overflow::Wait`].
         pub fn when_full(mut self, overflow: Overflow) -> Self {
             self.wish.options.queue.overflow = overflow;
             self

@@ -72,13 +72,13 @@ struct Entry {
 
 impl Entry {
     /// The message for somebody else, where it was `taken` here or not.
-    fn into_message(self, taken: bool) -> OutMessage {
+    fn message_for_others(&self, taken: bool) -> OutMessage {
         let attempts = if taken { self.attempt } else { self.attempt - 1 };
-        self.message.with_attempts(attempts)
+        self.message.clone().with_attempts(attempts)
     }
 }
 
-/// A message that had to go for another.
+/// A message that had to go: it may hold the last reference to a connection, and is dropped without a lock.
 pub(super) struct Dropped(Entry);
 
 impl Dropped {
@@ -226,28 +226,24 @@ impl LocalQueue {
             return Err(Gone);
         }
         let entry = state.held.remove(&id).ok_or(Gone)?;
-        let undelivered = match result {
-            Err(error) if is_pointless(&error) || entry.attempt >= self.attempts => Some((entry, error)),
-            Err(error) => {
+        let settled = match result {
+            Err(error) if !is_pointless(&error) && entry.attempt < self.attempts => {
                 let at = self.tasks.now() + pause(entry.attempt, &error);
                 state.paused.insert((at, id), Entry { attempt: entry.attempt.saturating_add(1), ..entry });
                 None
             }
-            Ok(()) => {
+            result => {
                 state.bytes -= entry.message.held_bytes();
-                None
+                Some((entry, result))
             }
         };
-        if let Some((entry, _)) = &undelivered {
-            state.bytes -= entry.message.held_bytes();
-        }
         // It may have waited for a place in flight, or has to set its alarm.
         let consumer = state.consumer.take();
         let room = state.relieve(self.limits);
         drop(state);
         consumer.into_iter().for_each(Waker::wake);
         self.tell_room(room);
-        if let Some((entry, error)) = undelivered
+        if let Some((entry, Err(error))) = settled
             && let Some(hub) = self.hub.upgrade()
         {
             let attempts = entry.attempt;
@@ -270,26 +266,35 @@ impl LocalQueue {
         match self.hub.upgrade() {
             Some(hub) => hub.leave(self),
             // It has ended with the hub.
-            None => self.lock().queue.clear(),
+            None => {
+                let _queue = std::mem::take(&mut self.lock().queue);
+            }
         }
     }
 
     /// It is over. What it holds that was published with acknowledgement, for somebody else.
-    pub(super) fn end(&self, error: Option<Error>, wakers: &mut Vec<Waker>) -> Vec<OutMessage> {
+    pub(super) fn end(
+        &self,
+        error: Option<Error>,
+        wakers: &mut Vec<Waker>,
+        dropped: &mut Vec<Dropped>,
+    ) -> Vec<OutMessage> {
         let mut state = self.lock();
         if std::mem::replace(&mut state.over, true) {
             return Vec::new();
         }
         let last = state.stats();
         wakers.extend(state.consumer.take());
-        let held = std::mem::take(&mut state.held).into_values().map(|entry| entry.into_message(true));
-        let mut left: Vec<OutMessage> = held.collect();
+        let held = std::mem::take(&mut state.held).into_values();
         let paused = std::mem::take(&mut state.paused).into_values();
-        let queue = std::mem::take(&mut state.queue);
-        let waiting = paused.chain(queue).filter(|entry| entry.qos > Qos::AtMostOnce);
-        left.extend(waiting.map(|entry| entry.into_message(false)));
+        let waiting = paused.chain(std::mem::take(&mut state.queue));
         state.bytes = 0;
         drop(state);
+        let mut left = Vec::new();
+        for (taken, entry) in held.map(|entry| (true, entry)).chain(waiting.map(|entry| (false, entry))) {
+            left.extend((entry.qos > Qos::AtMostOnce).then(|| entry.message_for_others(taken)));
+            dropped.push(Dropped(entry));
+        }
         self.standing.end(error, last, wakers);
         left
     }

@@ -115,7 +115,8 @@ impl Hub {
         Publish::new(To::Hub(self), topic, payload.to_payload())
     }
 
-    /// Subscribes this side itself to what is published here, with a handler.
+    /// Subscribes this side itself to what is published here, with a handler. A handler that owns a clone of this hub keeps it
+    /// alive, and so itself, until the subscription is ended.
     ///
     /// # Errors
     ///
@@ -279,7 +280,7 @@ impl Inner {
     /// A subscription of this side's is over.
     fn leave(&self, queue: &Arc<LocalQueue>) {
         self.change(|routing, effects| {
-            let left = queue.end(None, &mut effects.wakers);
+            let left = queue.end(None, &mut effects.wakers, &mut effects.dropped);
             routing.leave_local(queue, left, effects);
         });
     }

@@ -226,7 +226,7 @@ impl Routing {
         // That of a peer was ended by its connection, which will say so.
         if closed && let Place::Local(queue) = &member.place {
             let error = Error::resource_exhausted("the subscription's queue is full");
-            let left = queue.end(Some(error), &mut effects.wakers);
+            let left = queue.end(Some(error), &mut effects.wakers, &mut effects.dropped);
             self.leave(target, left, effects);
         }
     }
