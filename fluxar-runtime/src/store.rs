@@ -1,6 +1,6 @@
 //! What outlives a session: messages that are not settled, on both sides (§12.17).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as StdError;
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -77,7 +77,10 @@ pub struct MemoryStore(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     next: u64,
+    /// In the order in which they were saved.
     messages: BTreeMap<u64, Stored>,
+    /// Where they are there.
+    places: HashMap<Id, u64>,
     accepted: HashSet<Id>,
 }
 
@@ -106,13 +109,19 @@ impl MemoryStore {
     }
 
     fn update(&self, id: Id, update: impl FnOnce(&mut Stored)) -> StoreFuture<'_, ()> {
-        self.with(|state| state.messages.values_mut().find(|message| message.id == id).map_or((), update))
+        self.with(|state| {
+            let place = state.places.get(&id);
+            place.and_then(|place| state.messages.get_mut(place)).map_or((), update)
+        })
     }
 }
 
 impl Store for MemoryStore {
     fn save(&self, message: Stored) -> StoreFuture<'_, ()> {
         self.with(|state| {
+            if let Some(before) = state.places.insert(message.id, state.next) {
+                state.messages.remove(&before);
+            }
             state.messages.insert(state.next, message);
             state.next += 1;
         })
@@ -130,7 +139,11 @@ impl Store for MemoryStore {
     }
 
     fn remove(&self, id: Id) -> StoreFuture<'_, ()> {
-        self.with(|state| state.messages.retain(|_, message| message.id != id))
+        self.with(|state| {
+            if let Some(place) = state.places.remove(&id) {
+                state.messages.remove(&place);
+            }
+        })
     }
 
     fn load(&self) -> StoreFuture<'_, Vec<Stored>> {
