@@ -370,7 +370,7 @@ impl Connection {
         }
         let State::Closing { farewell: Farewell::Close(error), .. } = state else { return None };
         let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
-        close.error = error;
+        close.error = error.map(Into::into);
         let limit = self.peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
         Some(close.with_error_within(limit))
     }

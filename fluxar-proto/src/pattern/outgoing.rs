@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use alloc::boxed::Box;
+
 use bytes::Bytes;
 
 use super::call::Text;
@@ -40,7 +42,8 @@ pub(crate) struct Outgoing {
     pub(crate) payload: Payload,
     /// A delivery: what it carries is shared with others, and takes the place of `meta` and `payload`.
     pub(crate) delivery: Option<OutMessage>,
-    pub(crate) error: Option<Error>,
+    /// Rare, and large: messages without one are to be short.
+    pub(crate) error: Option<Box<Error>>,
 }
 
 impl Outgoing {
@@ -58,7 +61,7 @@ impl Outgoing {
     pub(crate) fn with_result(mut self, result: Result<Payload, Error>) -> Self {
         match result {
             Ok(payload) => self.payload = payload,
-            Err(error) => self.error = Some(error),
+            Err(error) => self.error = Some(error.into()),
         }
         self
     }
@@ -77,7 +80,7 @@ impl Outgoing {
     /// Leaves of the error only what programs need, where the message would be larger than `limit` with all of it.
     pub(crate) fn with_error_within(mut self, limit: u32) -> Self {
         if self.encoded_len() > limit as usize {
-            self.error = self.error.map(Error::without_details);
+            self.error = self.error.map(|error| error.without_details().into());
         }
         self
     }
@@ -101,7 +104,7 @@ impl Outgoing {
             target,
             meta: Meta::EMPTY,
             payload: if self.error.is_some() { Item::NULL } else { self.payload().as_item() },
-            error: self.error.as_ref().map(Error::as_ref),
+            error: self.error.as_deref().map(Error::as_ref),
         };
         if let Some(delivery) = &self.delivery {
             let (topic, meta) = (delivery.topic(), delivery.content().meta.as_meta());

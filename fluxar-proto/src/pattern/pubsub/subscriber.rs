@@ -156,7 +156,7 @@ impl Subscriber {
             _ => return None,
         };
         let mut outgoing = Outgoing::new(Kind::Unsubscribe, cx.ids.next(cx.now), Some(self.id), Target::Null);
-        outgoing.error = error;
+        outgoing.error = error.map(Into::into);
         Some(outgoing)
     }
 

@@ -40,7 +40,7 @@ impl Streams {
                 Last::Cancel(error) => (message(verb::CANCEL), error),
                 Last::End(error) => (message(verb::END), Some(error)),
             };
-            message.error = error;
+            message.error = error.map(Into::into);
             return Some(message.with_error_within(limit));
         }
         let (wanted, told) = stream.due.pause;
