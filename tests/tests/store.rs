@@ -45,11 +45,16 @@ async fn client_with(site: &Site, store: &Arc<MemoryStore>) -> Client {
     site.connect().store(store.clone()).build().await.unwrap()
 }
 
-/// Publishes numbers over `rounds` connections that are cut at any time; those that were not sent are `None`.
+/// Publishes numbers over `rounds` connections that are cut at any time, and over more of them until more than a hundred
+/// numbers were not lost before they were sent: on a busy machine many are.
 async fn publish_and_cut(site: &Site, store: &Arc<MemoryStore>, qos: Qos, rounds: usize) -> Vec<u32> {
     let mut random = Random::new();
     let (mut next, mut published) = (0_u32, Vec::new());
-    for _ in 0..rounds {
+    for round in 0.. {
+        if round >= rounds && published.len() > 100 {
+            break;
+        }
+        assert!(round < 100 * rounds, "hardly anything is ever sent");
         let client = Arc::new(client_with(site, store).await);
         let tasks = (0..random.below(6)).map(|_| {
             let (client, number) = (client.clone(), next);
@@ -88,7 +93,6 @@ async fn exactly_once_holds_over_many_connections(net: Net) {
     let (ours, theirs) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
     let (site, seen) = counting(net, &theirs).await;
     let published = publish_and_cut(&site, &ours, Qos::ExactlyOnce, 200).await;
-    assert!(published.len() > 100, "{}", published.len());
     let once: BTreeMap<u32, usize> = published.into_iter().map(|number| (number, 1)).collect();
     eventually("all is handled", || seen.lock().unwrap().len() >= once.len()).await;
     assert_eq!(*seen.lock().unwrap(), once);
