@@ -8,6 +8,7 @@ mod outgoing;
 mod pubsub;
 mod received;
 mod refusals;
+mod slots;
 mod stream;
 
 pub use call::{

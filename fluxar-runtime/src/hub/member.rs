@@ -8,6 +8,9 @@ use fluxar_proto::{OutMessage, Qos, QueueLimits, Text};
 use super::held::{Answer, Held};
 use super::port::Place;
 
+/// What so many members of a group leave behind may wait for one that stays: each has held as much as a queue holds.
+const LEAVERS: usize = 16;
+
 /// A subscription.
 pub(super) struct Member {
     pub(super) place: Place,
@@ -50,10 +53,12 @@ impl Member {
         self.values.items > 0 || (self.group.is_none() && self.unclaimed.items > 0)
     }
 
-    /// Whether one more message that no publisher waits for may wait.
+    /// Whether one more message that no publisher waits for may wait: as many as so many members of a group can leave.
     pub(super) fn has_place(&self, limits: QueueLimits, message: &OutMessage) -> bool {
         let Load { items, bytes } = &self.unclaimed;
-        *items == 0 || (*items < limits.items && bytes + message.held_bytes() <= limits.bytes)
+        let (most_items, most_bytes) =
+            (limits.items.saturating_mul(LEAVERS), limits.bytes.saturating_mul(LEAVERS));
+        *items == 0 || (*items < most_items && bytes + message.held_bytes() <= most_bytes)
     }
 }
 

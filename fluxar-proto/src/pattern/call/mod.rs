@@ -16,11 +16,11 @@ use bytes::Bytes;
 
 use self::inbound::Inbound;
 use self::outbound::Outbound;
+pub(crate) use self::types::CallLimits;
 pub use self::types::{
     CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
     Withdrawn,
 };
-pub(crate) use self::types::{CallLimits, show_wire_id};
 use super::opening::{ceil_ms, deadline_exceeded};
 use super::{Context, Entity, OpenIds, Outgoing, Target};
 use crate::message::{Envelope, Error, Id, Item, Kind, Payload, verb};

@@ -6,52 +6,16 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::message::{DecodeError, Id, Payload};
+use crate::message::{DecodeError, Payload};
+use crate::pattern::slots::wire_ids;
 use crate::time::Instant;
 
-/// A call that we made.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId {
-    pub(crate) slot: usize,
-    pub(crate) id: Id,
+wire_ids! {
+    /// A call that we made.
+    CallId
+    /// A call that the peer made.
+    RequestId
 }
-
-/// A call that the peer made.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId {
-    pub(crate) slot: usize,
-    pub(crate) id: Id,
-}
-
-macro_rules! show_wire_id {
-    ($($name:ident)*) => {$(
-        impl $name {
-            /// The id that it has on the wire.
-            pub fn wire_id(self) -> Id {
-                self.id
-            }
-
-            /// A small number, unique among what is open at one time: an index for the driver's own tables.
-            pub fn slot(self) -> usize {
-                self.slot
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.id.fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self.id)
-            }
-        }
-    )*};
-}
-pub(crate) use show_wire_id;
-show_wire_id!(CallId RequestId);
 
 /// A piece of text that shares the buffer it came in.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,44 +6,10 @@ use core::fmt;
 use bytes::Bytes;
 
 use crate::message::{Error, Id, Payload};
+use crate::pattern::slots::wire_ids;
 use crate::pattern::{Home, Text};
 
 pub use super::message::OutMessage;
-
-macro_rules! wire_ids {
-    ($($(#[$doc:meta])* $name:ident)*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name {
-            pub(crate) slot: usize,
-            pub(crate) id: Id,
-        }
-
-        impl $name {
-            /// The id that it has on the wire.
-            pub fn wire_id(self) -> Id {
-                self.id
-            }
-
-            /// A small number, unique among what is open at one time: an index for the driver's own tables.
-            pub fn slot(self) -> usize {
-                self.slot
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.id.fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self.id)
-            }
-        }
-    )*};
-}
 
 wire_ids! {
     /// A message that we publish with acknowledgement.

@@ -6,19 +6,15 @@ use core::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::message::{DecodeError, Error, Id, Item, Payload};
-use crate::pattern::call::show_wire_id;
+use crate::message::{DecodeError, Error, Item, Payload};
+use crate::pattern::slots::wire_ids;
 use crate::pattern::{Text, Withdrawn};
 use crate::time::Instant;
 
-/// A stream, whoever opened it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId {
-    pub(crate) slot: usize,
-    pub(crate) id: Id,
+wire_ids! {
+    /// A stream, whoever opened it.
+    StreamId
 }
-
-show_wire_id!(StreamId);
 
 /// The local limits on streams (§15.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
