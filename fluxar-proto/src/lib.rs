@@ -129,7 +129,7 @@ pub use {
         PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, Received, Request,
         RequestId, RespondError, Resumed, SendError, StreamError, StreamEvent, StreamId, StreamOpening,
         StreamOptions, SubscribeError, SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
-        Text, UpdateError, Withdrawn,
+        Text, UpdateError, Withdrawn, retry_wait,
     },
     session::{ConnectionError, HelloError, IdSource, Limits, Offer, Origin, Timeout, Violation},
     time::Instant,

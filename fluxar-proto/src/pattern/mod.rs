@@ -23,7 +23,7 @@ pub(crate) use outgoing::{Outgoing, Target};
 pub use pubsub::{
     Delivered, Delivery, DeliveryRecord, Fate, MessageError, MessageId, OutMessage, Overflow, PubSubEvent,
     Publication, PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, Resumed,
-    SubscribeError, SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
+    SubscribeError, SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId, retry_wait,
 };
 pub(crate) use pubsub::{PubSub, PubSubLimits};
 pub(crate) use refusals::Refusals;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use fluxar_proto::{Code, Delivered, Error, Gone, OutMessage, Overflow, Qos, QueueLimits, QueueStats};
+use fluxar_proto::{Delivered, Error, Gone, OutMessage, Overflow, Qos, QueueLimits, QueueStats, retry_wait};
 
 use super::{Inner, Undelivered};
 use crate::message::{Local, Message};
@@ -23,11 +23,11 @@ use crate::shared::register;
 use crate::standing::Standing;
 use crate::tasks::{Alarm, Tasks};
 
-/// The wait before the first repetition, where the `nack` names none; it doubles with each attempt.
-const BACKOFF: Duration = Duration::from_millis(100);
-
-/// The longest such wait.
+/// The longest wait before a repetition, where the `nack` names none.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// The longest wait at all: what `nack` names may be more than a clock can add.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// The queue of one subscription.
 pub(crate) struct LocalQueue {
@@ -226,13 +226,15 @@ impl LocalQueue {
             return Err(Gone);
         }
         let entry = state.held.remove(&id).ok_or(Gone)?;
-        let settled = match result {
-            Err(error) if !is_pointless(&error) && entry.attempt < self.attempts => {
-                let at = self.tasks.now() + pause(entry.attempt, &error);
+        // Here nobody else's messages come again at the same moment, so that no chance is needed.
+        let wait = result.as_ref().err().and_then(|error| retry_wait(error, entry.attempt, 0, LONGEST));
+        let settled = match wait.filter(|_| entry.attempt < self.attempts) {
+            Some(wait) => {
+                let at = self.tasks.now() + wait.min(A_DAY);
                 state.paused.insert((at, id), Entry { attempt: entry.attempt.saturating_add(1), ..entry });
                 None
             }
-            result => {
+            None => {
                 state.bytes -= entry.message.held_bytes();
                 Some((entry, result))
             }
@@ -381,29 +383,5 @@ impl State {
         stats.unsettled = self.held.len();
         (stats.received, stats.dropped) = (self.received, self.dropped);
         stats
-    }
-}
-
-/// Whether a repetition has no chance (§12.8).
-fn is_pointless(error: &Error) -> bool {
-    matches!(
-        error.code,
-        Code::INVALID_ARGUMENT
-            | Code::NOT_FOUND
-            | Code::ALREADY_EXISTS
-            | Code::PERMISSION_DENIED
-            | Code::OUT_OF_RANGE
-            | Code::UNIMPLEMENTED
-            | Code::MESSAGE_TOO_LARGE
-            | Code::DRAINING
-    )
-}
-
-/// How long to wait before a repetition (§12.8).
-fn pause(attempt: u32, error: &Error) -> Duration {
-    match error.retry_after_ms {
-        // The longest is what a machine would wait for.
-        Some(ms) => Duration::from_millis(ms).min(Duration::from_secs(86_400)),
-        None => BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST),
     }
 }

@@ -22,17 +22,13 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::desk::{Desk, SentId};
+use super::retry::retry_wait;
 use super::types::Qos;
-use crate::message::{Code, Error, Id};
+use crate::message::{Error, Id};
 use crate::pattern::{Entity, OpenIds, Owner};
 use crate::time::Instant;
-
-/// The wait before the first repetition, where the receiver names none; it doubles with each attempt, up to the timeout
-/// of acknowledgements.
-const BACKOFF: Duration = Duration::from_millis(100);
 
 /// What a message holds in memory.
 pub(super) trait Weigh {
@@ -251,15 +247,17 @@ impl<M: Weigh> Sender<M> {
             State::Failed => Ok(self.remove(slot, Outcome::GivenUp(error), desk, open)),
             // Another answer to an attempt that has failed already.
             State::Waiting(_) | State::Again(_) => Ok(None),
-            State::Sent(_) if is_pointless(&error) => {
-                Ok(self.remove(slot, Outcome::Rejected(error), desk, open))
-            }
-            State::Sent(_) if last => Ok(self.remove(slot, Outcome::GivenUp(error), desk, open)),
             State::Sent(_) => {
-                let wait = pause(sending.attempt, sending.id, &error, desk.patience.ack_timeout);
-                self.stop_timer(slot, desk);
-                self.wait(slot, now + wait, desk);
-                Ok(None)
+                let [.., random] = sending.id.to_bytes();
+                match retry_wait(&error, sending.attempt, random, desk.patience.ack_timeout) {
+                    None => Ok(self.remove(slot, Outcome::Rejected(error), desk, open)),
+                    Some(_) if last => Ok(self.remove(slot, Outcome::GivenUp(error), desk, open)),
+                    Some(wait) => {
+                        self.stop_timer(slot, desk);
+                        self.wait(slot, now + wait, desk);
+                        Ok(None)
+                    }
+                }
             }
         }
     }
@@ -368,30 +366,4 @@ impl<M: Weigh> Sender<M> {
         (self.bytes, self.kept) = (0, 0);
         untold
     }
-}
-
-/// Whether a repetition on this connection has no chance (§12.8).
-fn is_pointless(error: &Error) -> bool {
-    matches!(
-        error.code,
-        Code::MESSAGE_TOO_LARGE
-            | Code::UNIMPLEMENTED
-            | Code::INVALID_ARGUMENT
-            | Code::PERMISSION_DENIED
-            | Code::NOT_FOUND
-            | Code::ALREADY_EXISTS
-            | Code::OUT_OF_RANGE
-            | Code::DRAINING
-    )
-}
-
-/// How long to wait before a repetition (§12.8): as long as the receiver says; otherwise it grows with each attempt. A
-/// quarter of that comes to it at random, so that what was refused together does not come again together.
-fn pause(attempt: u32, id: Id, error: &Error, most: Duration) -> Duration {
-    let [.., random] = id.to_bytes();
-    let wait = match error.retry_after_ms {
-        Some(ms) => return Duration::from_millis(ms),
-        None => BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(most),
-    };
-    wait + wait / 4 * u32::from(random) / 256
 }
