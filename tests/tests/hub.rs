@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use fluxar::{Hub, Message, Messages, Qos, QueueLimits, Server, Tokio, Undelivered};
-use fluxar_tests::matrix;
+use fluxar_proto::message::Kind;
+use fluxar_tests::hubs::Topics;
 use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
+use fluxar_tests::topics::answer_to;
+use fluxar_tests::{matrix, wire};
 use futures_util::FutureExt;
 
 matrix! {
     a_message_reaches_many_subscribers
+    what_a_peer_publishes_before_it_subscribes_it_does_not_get
     a_group_shares_the_work
     a_group_is_told_by_name_and_filter
     members_without_room_are_passed_over
@@ -381,4 +385,23 @@ async fn subscriptions_come_and_go_in_the_middle_of_it(net: Net) {
     tokio::join!(publishing, coming_and_going);
     subscriptions(&site, 0).await;
     assert_eq!(site.handle().hub().stats().waiting, 0);
+}
+
+// spec: §2.4
+async fn what_a_peer_publishes_before_it_subscribes_it_does_not_get(net: Net) {
+    let topics = Topics::open(net, |builder| builder).await;
+    let mut peer = topics.wire().await;
+    for qos in [0, 1, 2] {
+        for _ in 0..10 {
+            let publish = |number: u32| wire::Message::publication("x").qos(qos).payload(&number);
+            let subscription = wire::Message::subscribe("x").qos(qos);
+            // All of it in one write, so that it is handled in one turn.
+            let frames = [publish(1), publish(2), subscription.clone(), publish(3)];
+            peer.send_bytes(&frames.each_ref().map(wire::Message::frame).concat()).await;
+            assert_eq!(answer_to(&mut peer, subscription.id).await.kind, Kind::Subscribe);
+            let delivery = answer_to(&mut peer, subscription.id).await;
+            assert_eq!((delivery.kind, delivery.decode::<u32>()), (Kind::Message, 3));
+            peer.send(&wire::Message::unsubscribe(subscription.id)).await;
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::message::{Error, Id, Payload};
 use crate::pattern::{
     Context, Delivered, Delivery, DeliveryRecord, Fate, Gone, MessageId, OutMessage, Publication,
     PublicationId, PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError,
-    SubscribeOptions, SubscriberId, SubscriptionId,
+    SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
 };
 use crate::session::ConnectionError;
 use crate::time::Instant;
@@ -71,6 +71,12 @@ impl Connection {
     /// The oldest message that the peer has published and that was not taken yet.
     pub fn poll_publication(&mut self) -> Option<Publication> {
         self.pubsub.poll_publication()
+    }
+
+    /// As [`poll_publication`](Self::poll_publication), but only what came before a subscription: for a hub, which handles
+    /// both in the order in which they came (§2.4).
+    pub fn poll_publication_before(&mut self, request: &SubscribeRequest) -> Option<Publication> {
+        self.pubsub.poll_publication_before(request)
     }
 
     /// Takes responsibility for a message that came (§12.8). For one that is sent at most once it does nothing.

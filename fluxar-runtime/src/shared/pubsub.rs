@@ -205,6 +205,11 @@ impl PubSubState {
         }
     }
 
+    /// Whether so many publications of the peer wait for room that no more are taken.
+    fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) > STALLED
+    }
+
     fn awaiting(&mut self, publication: PublicationId) -> Option<&mut Awaiting> {
         self.awaiting.get_mut(publication.slot()).filter(|awaiting| awaiting.publication == publication)
     }
@@ -219,7 +224,7 @@ impl PubSubState {
 impl State {
     pub(super) fn handle_pubsub_event(&mut self, event: PubSubEvent, chores: &mut Chores) {
         match event {
-            PubSubEvent::Subscribe(request) => chores.for_hub.push(ForHub::Subscribe(request)),
+            PubSubEvent::Subscribe(request) => self.handle_subscribe(request, chores),
             PubSubEvent::Unsubscribed(subscriber) => chores.for_hub.push(ForHub::Unsubscribed(subscriber)),
             PubSubEvent::Room(subscriber) => chores.for_hub.push(ForHub::Room(subscriber)),
             PubSubEvent::Publication => self.pubsub.has_publications = true,
@@ -250,13 +255,23 @@ impl State {
 
     /// Takes what the peer has published from the core, unless too much of it waits already.
     pub(super) fn take_publications(&mut self, chores: &mut Chores) {
-        let pubsub = &mut self.pubsub;
-        while pubsub.has_publications && pubsub.stalled.load(Ordering::Relaxed) <= STALLED {
+        while self.pubsub.has_publications && !self.pubsub.is_stalled() {
             match self.connection.poll_publication() {
                 Some(publication) => chores.for_hub.push(ForHub::Publication(publication)),
-                None => pubsub.has_publications = false,
+                None => self.pubsub.has_publications = false,
             }
         }
+    }
+
+    /// A peer subscribes, to what is published from now on: what it has published itself before goes first (§2.4), unless
+    /// that has to wait.
+    fn handle_subscribe(&mut self, request: SubscribeRequest, chores: &mut Chores) {
+        while !self.pubsub.is_stalled()
+            && let Some(publication) = self.connection.poll_publication_before(&request)
+        {
+            chores.for_hub.push(ForHub::Publication(publication));
+        }
+        chores.for_hub.push(ForHub::Subscribe(request));
     }
 
     /// A subscription of ours is over; what it holds can still be taken.

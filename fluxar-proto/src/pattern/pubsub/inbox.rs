@@ -47,12 +47,14 @@ pub(super) struct Inbox<T> {
     announced: bool,
     received: u64,
     dropped: u64,
+    /// How many have left the queue at its front.
+    left: u64,
 }
 
 impl<T> Inbox<T> {
     pub(super) fn new(limits: QueueLimits) -> Self {
         let (queue, group) = (VecDeque::new(), Group::default());
-        Self { limits, queue, bytes: 0, group, announced: false, received: 0, dropped: 0 }
+        Self { limits, queue, bytes: 0, group, announced: false, received: 0, dropped: 0, left: 0 }
     }
 
     /// Whether a message that came in `group` is beyond the bounds. One is always within.
@@ -111,6 +113,7 @@ impl<T> Inbox<T> {
     fn pop(&mut self) -> Option<T> {
         let (message, cost) = self.queue.pop_front()?;
         self.bytes -= cost;
+        self.left += 1;
         Some(message)
     }
 
@@ -119,6 +122,16 @@ impl<T> Inbox<T> {
         let message = self.pop();
         self.announced = message.is_some();
         message
+    }
+
+    /// This moment, among the messages that come.
+    pub(super) fn mark(&self) -> u64 {
+        self.left + self.queue.len() as u64
+    }
+
+    /// The oldest message, if it came before `mark`. With `None` nothing is announced that was not before.
+    pub(super) fn poll_before(&mut self, mark: u64) -> Option<T> {
+        if self.left < mark { self.pop() } else { None }
     }
 
     /// A message was dropped that was never in the queue.

@@ -7,7 +7,7 @@ use super::subscription::{Subscription, Wish, subscribe_meta};
 use super::{
     Delivered, Delivery, DeliveryRecord, Fate, MessageId, OutMessage, PubSub, Publication, PublicationId,
     PublishError, PublishOptions, Qos, QueueLimits, QueueStats, SubscribeError, SubscribeOptions,
-    SubscriberId, SubscriptionId,
+    SubscribeRequest, SubscriberId, SubscriptionId,
 };
 use crate::message::{Envelope, Error, Id, KEYS_LIMIT, Kind, Meta, Payload};
 use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Owner, Text};
@@ -66,6 +66,11 @@ impl PubSub {
     pub(crate) fn release_publication(&mut self, id: Id, open: &OpenIds) -> Result<(), Gone> {
         let Some(Entity::Sent(Owner::Publications, slot)) = open.get(id) else { return Err(Gone) };
         if self.publications.sender.release(slot, &mut self.desk) { Ok(()) } else { Err(Gone) }
+    }
+
+    /// The next publication that came before a subscription.
+    pub(crate) fn poll_publication_before(&mut self, request: &SubscribeRequest) -> Option<Publication> {
+        self.inbox.poll_before(request.mark)
     }
 
     pub(crate) fn poll_publication(&mut self) -> Option<Publication> {

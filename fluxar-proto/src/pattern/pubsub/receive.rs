@@ -341,6 +341,7 @@ impl PubSub {
             inflight,
             group: group.map(Text::from),
             meta: AppMeta::of(envelope.meta),
+            mark: self.inbox.mark(),
         }));
         Ok(())
     }

@@ -357,6 +357,8 @@ pub struct SubscribeRequest {
     pub group: Option<Text>,
     /// The subscriber's metadata, without what the protocol itself says there: one encoded CBOR map, or empty.
     pub meta: Bytes,
+    /// When it came, among the publications of the peer.
+    pub(crate) mark: u64,
 }
 
 /// What became of a message that was to be delivered.
