@@ -1,5 +1,6 @@
 //! The hub: who gets what is published.
 
+mod groups;
 mod held;
 mod local;
 mod member;

@@ -29,16 +29,16 @@ const BACKLOG_ITEMS: usize = 1 << 16;
 const BACKLOG_BYTES: usize = 64 << 20;
 
 pub(super) struct Routing {
-    router: Router<usize>,
-    members: Vec<Option<Member>>,
-    free: Vec<usize>,
+    pub(super) router: Router<usize>,
+    pub(super) members: Vec<Option<Member>>,
+    pub(super) free: Vec<usize>,
     /// The subscriptions of peers, by connection.
     remote: HashMap<(u64, SubscriberId), usize>,
     /// The subscriptions for which messages wait.
-    stalled: BTreeSet<usize>,
-    attempts: u32,
+    pub(super) stalled: BTreeSet<usize>,
+    pub(super) attempts: u32,
     /// The bounds of what is held for each subscription.
-    limits: QueueLimits,
+    pub(super) limits: QueueLimits,
     stats: HubStats,
     /// Buffers that are used again.
     targets: Vec<usize>,
@@ -259,41 +259,8 @@ impl Routing {
         self.wait(target, held);
     }
 
-    fn group_of(&self, target: usize) -> Option<(Text, Text)> {
-        let member = get(&self.members, target)?;
-        Some((member.filter.clone(), member.group.clone()?))
-    }
-
-    /// Gives a message to a member of a group that has room. Where none has, it gives back at whose queue it is to wait, if
-    /// there is any.
-    fn give(
-        &mut self,
-        filter: &str,
-        group: &str,
-        message: &OutMessage,
-        peer: &Option<Peer>,
-        effects: &mut Effects,
-    ) -> Option<Option<usize>> {
-        loop {
-            let members = &self.members;
-            let Some(target) = self.router.member(filter, group, |key| is_ready(members, *key)) else {
-                return Some(None);
-            };
-            if !is_ready(&self.members, target) {
-                return Some(Some(target));
-            }
-            if self.try_one(target, message, peer.as_ref(), effects) {
-                return None;
-            }
-            // So that each is asked once.
-            if let Some(Some(member)) = self.members.get_mut(target) {
-                member.full = true;
-            }
-        }
-    }
-
     /// Delivers a message to a subscription for which none waits, if it has room.
-    fn try_one(
+    pub(super) fn try_one(
         &mut self,
         target: usize,
         message: &OutMessage,
@@ -312,7 +279,7 @@ impl Routing {
         done == Ok(true)
     }
 
-    fn wait(&mut self, target: usize, held: Arc<Held>) {
+    pub(super) fn wait(&mut self, target: usize, held: Arc<Held>) {
         if let Some(Some(member)) = self.members.get_mut(target) {
             held.waits.fetch_add(1, Ordering::Relaxed);
             if let Some(load) = member.load(&held) {
@@ -333,10 +300,7 @@ impl Routing {
         for held in &member.waiting {
             let peer = held.peer.as_ref();
             match tried.deliver(&mut port, &held.message, member.qos, peer, &mut effects.wakers) {
-                Ok(true) => {
-                    held.delivered.store(true, Ordering::Relaxed);
-                    done += 1;
-                }
+                Ok(true) => done += 1,
                 Ok(false) | Err(Gone) => {
                     member.full = true;
                     break;
@@ -345,17 +309,24 @@ impl Routing {
         }
         port.close(&mut effects.wakers);
         for _ in 0..done {
-            let Some(held) = member.waiting.pop_front() else { break };
-            if let Some(load) = member.load(&held) {
-                load.items -= 1;
-                load.bytes -= held.message.held_bytes();
-            }
-            waits_no_more(held, effects);
+            self.pop_waiting(target, effects);
+        }
+        self.follow_up(target, tried, effects);
+    }
+
+    /// The first message that waits for a subscription was delivered.
+    pub(super) fn pop_waiting(&mut self, target: usize, effects: &mut Effects) {
+        let Some(Some(member)) = self.members.get_mut(target) else { return };
+        let Some(held) = member.waiting.pop_front() else { return };
+        if let Some(load) = member.load(&held) {
+            load.items -= 1;
+            load.bytes -= held.message.held_bytes();
         }
         if member.waiting.is_empty() {
             self.stalled.remove(&target);
         }
-        self.follow_up(target, tried, effects);
+        held.delivered.store(true, Ordering::Relaxed);
+        waits_no_more(held, effects);
     }
 
     /// A peer subscribes.
@@ -456,6 +427,9 @@ impl Routing {
                 self.wait(target, Held::of(message));
             }
         }
+        if let Some((filter, group)) = self.group_of(target) {
+            self.hand_over(target, &filter, &group, effects);
+        }
         target
     }
 
@@ -478,62 +452,6 @@ impl Routing {
             member.left.extend(left);
             self.remove(target, effects);
         }
-    }
-
-    /// A subscription is over. What it has not acknowledged goes to another member of its group (§12.15).
-    fn remove(&mut self, target: usize, effects: &mut Effects) {
-        let group = self.group_of(target);
-        self.router.unsubscribe(&target);
-        self.stalled.remove(&target);
-        let Some(member) = self.members.get_mut(target).and_then(Option::take) else { return };
-        self.free.push(target);
-        let Member { place, qos, waiting, left, .. } = member;
-        let over = || Error::unavailable("the subscription has ended");
-        for message in left {
-            let attempts = message.attempts();
-            let why = match &group {
-                Some((filter, group)) if attempts < self.attempts => {
-                    match self.give(filter, group, &message, &None, effects) {
-                        None => continue,
-                        Some(Some(target)) if self.inherit(target, &message) => continue,
-                        Some(Some(_)) => no_room(),
-                        Some(None) => over(),
-                    }
-                }
-                _ => over(),
-            };
-            effects.undelivered.push(Undelivered::new(&message, place.peer(), attempts, why));
-        }
-        for held in waiting {
-            let given = group.as_ref().map_or(Some(None), |(filter, group)| {
-                self.give(filter, group, &held.message, &held.peer, effects)
-            });
-            match given {
-                None => held.delivered.store(true, Ordering::Relaxed),
-                Some(Some(target)) if !matches!(held.answer, Answer::None) => self.wait(target, held.clone()),
-                Some(Some(target)) if self.inherit(target, &held.message) => {}
-                // Last values are still there, and of what is sent at most once nobody learns what becomes of it.
-                _ if held.message.is_retained() || held.message.qos().min(qos) == Qos::AtMostOnce => {}
-                given => {
-                    let why = given.flatten().map_or_else(over, |_| no_room());
-                    let attempts = held.message.attempts();
-                    effects.undelivered.push(Undelivered::new(&held.message, place.peer(), attempts, why));
-                }
-            }
-            waits_no_more(held, effects);
-        }
-        effects.places.push(place);
-    }
-
-    /// A message that nobody waits for goes from one member of a group to another that has no room: within the bounds of a
-    /// queue, as members may come and go.
-    fn inherit(&mut self, target: usize, message: &OutMessage) -> bool {
-        let has_place =
-            get(&self.members, target).is_some_and(|member| member.has_place(self.limits, message));
-        if has_place {
-            self.wait(target, Held::of(message.clone()));
-        }
-        has_place
     }
 
     /// The connection of a publisher has ended: it will publish again what was not acknowledged, or not.
