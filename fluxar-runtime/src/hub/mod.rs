@@ -141,9 +141,8 @@ impl Hub {
 
     /// How the hub is doing.
     pub fn stats(&self) -> HubStats {
-        let mut stats = self.inner.lock().stats();
-        stats.undelivered = self.inner.undelivered.load(Ordering::Relaxed);
-        stats
+        let routing = self.inner.lock();
+        HubStats { undelivered: self.inner.undelivered.load(Ordering::Relaxed), ..routing.stats() }
     }
 
     /// Publishes what a peer has published, and waits until it is held for all who get it.
@@ -245,6 +244,8 @@ impl Inner {
         let mut effects = Effects::default();
         let mut routing = self.lock();
         let result = change(&mut routing, &mut effects);
+        // Under the lock, so that whoever sees the change sees the count.
+        self.undelivered.fetch_add(effects.undelivered.len() as u64, Ordering::Relaxed);
         drop(routing);
         self.follow_up(effects);
         result
@@ -252,6 +253,8 @@ impl Inner {
 
     fn follow_up(&self, effects: Effects) {
         let Effects { wakers, answers, outcomes, undelivered, .. } = effects;
+        // Ahead of the answers: who learns that its message is accepted may ask what has become of it.
+        undelivered.into_iter().for_each(|undelivered| self.report(undelivered));
         for group in answers.chunk_by(|(a, ..), (b, ..)| Arc::ptr_eq(a, b)) {
             let [(shared, ..), ..] = group else { continue };
             shared.settle_all(group.iter().map(|(_, message, result)| (*message, result.clone())));
@@ -260,12 +263,10 @@ impl Inner {
             outcome.set(result);
         }
         wakers.into_iter().for_each(Waker::wake);
-        undelivered.into_iter().for_each(|undelivered| self.report(undelivered));
     }
 
     /// A message is not delivered after all.
     fn report(&self, undelivered: Undelivered) {
-        self.undelivered.fetch_add(1, Ordering::Relaxed);
         let Undelivered { message, attempts, error, .. } = &undelivered;
         tracing::warn!(topic = &**message.topic(), attempts, %error, "a message was not delivered");
         if let Some(hook) = &self.on_undelivered {
