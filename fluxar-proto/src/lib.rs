@@ -121,7 +121,9 @@ pub mod fuzzing;
 pub use message::{Code, DecodeError, Id};
 #[cfg(feature = "alloc")]
 pub use {
-    connection::{Config, Connection, Event, Incoming, Offered, PeerInfo, Progress, Stats, TransmitBuf},
+    connection::{
+        Config, Connection, Event, Incoming, Lost, Offered, PeerInfo, Progress, Stats, TransmitBuf,
+    },
     message::{Error, Payload},
     pattern::{
         CallError, CallEvent, CallId, CallOptions, Delivered, Delivery, DeliveryRecord, Fate, Gone, HashKey,

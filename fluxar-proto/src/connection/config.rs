@@ -53,6 +53,18 @@ pub struct Config {
     /// How many of the latest deliveries to the peer are remembered for
     /// [`delivery_journal`](crate::Connection::delivery_journal): a tool for tests. Default 0.
     pub delivery_journal: usize,
+    /// Whether sessions that survive the loss of their link are offered and accepted (§9). Default true.
+    pub resume: bool,
+    /// As responder: how long a session is kept without a link; zero: not at all (§9.1). Default 60 s.
+    pub resume_time: Duration,
+    /// Messages kept until the peer says that it has handled them; with more, sending waits (§9.4). At least 512;
+    /// default 16,384.
+    pub resume_messages: usize,
+    /// The same in bytes. At least 1 MiB; default 16 MiB.
+    pub resume_bytes: usize,
+    /// As initiator: the driver brings [new links](crate::Connection::reconnect) after a loss. Where a session cannot go on, the
+    /// connection then waits for a fresh one instead of closing. Default false.
+    pub reconnect: bool,
     /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
     /// How many more of them are borne each second. Default 2,000.
@@ -80,6 +92,11 @@ impl Default for Config {
             attempts: 5,
             held_publications: QueueLimits::default(),
             delivery_journal: 0,
+            resume: true,
+            resume_time: Duration::from_secs(60),
+            resume_messages: 16_384,
+            resume_bytes: 16 << 20,
+            reconnect: false,
             misuse_capacity: 10_000,
             misuse_per_second: 2_000,
         }

@@ -6,11 +6,25 @@ use crate::message::Id;
 use crate::pattern::{CallEvent, PubSubEvent, StreamEvent};
 use crate::session::ConnectionError;
 
+/// What was lost with a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Why the session is over.
+    pub why: ConnectionError,
+    /// Calls of ours that failed.
+    pub calls: usize,
+    /// Streams that ended, whoever had opened them.
+    pub streams: usize,
+    /// Subscriptions of ours; those that go on in the fresh session included, since they may have missed something.
+    pub subscriptions: usize,
+}
+
 /// Something that happened, from [`poll_event`](super::Connection::poll_event).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The handshake is done; [`peer`](super::Connection::peer) says with whom. The first event of a link.
+    /// The handshake is done; [`peer`](super::Connection::peer) says with whom. The first event of a session.
     Established,
     /// Something happened to a call.
     Call(CallEvent),
@@ -25,6 +39,17 @@ pub enum Event {
         /// How long the answer took.
         rtt: Duration,
     },
+    /// The link is gone, and the session lives on without one: a responder's until the initiator comes back, an
+    /// initiator's until it [reconnects](super::Connection::reconnect). Also where an attempt at that has failed.
+    Detached(ConnectionError),
+    /// The session goes on over a new link.
+    Resumed {
+        /// Messages that are sent again, because the peer has not said that it has them.
+        resent: usize,
+    },
+    /// The session could not go on, and this is what was lost with it. The connection lives on: what is safe to repeat
+    /// goes over the fresh session that is to come.
+    Lost(Lost),
     /// The connection has ended. The last event: every open call was reported before.
     Closed(ConnectionError),
 }

@@ -203,7 +203,7 @@ impl Offered {
 fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
     let refusal = Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_result(Err(error));
     let refusal = refusal.with_error_within(frame::HANDSHAKE_LIMIT);
-    let Ok(()) = refusal.with_envelope(|envelope| out.push(envelope, None)) else { return };
+    let Ok(()) = refusal.with_envelope(|envelope| out.push(envelope, None, None)) else { return };
 }
 
 /// Tells the peer why the link ends, where there is something to tell.
@@ -211,7 +211,7 @@ fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
     if let Some(report) = error.report() {
         let close =
             Outgoing::new(Kind::Control, id, None, Target::Verb(verb::CLOSE)).with_result(Err(report));
-        let Ok(()) = close.with_envelope(|envelope| out.push(envelope, None)) else { return };
+        let Ok(()) = close.with_envelope(|envelope| out.push(envelope, None, None)) else { return };
     }
 }
 

@@ -1,16 +1,20 @@
 //! What ties the layers together: one session with its link, its scheduler, events and timers (§8.1).
 //!
 //! ```text
-//!  initiator:  OFFERING --answer--> ESTABLISHED --close--> CLOSING --close sent--> CLOSED
-//!  responder:  (Incoming, Offered)      ^   |                 ^                       ^
-//!                      +---- accept ----+   +--- peer broke --+                       |
-//!                                           |      a rule                             |
-//!                                           +--- close of the peer, link lost --------+
+//!  WAITING --new link--+                    +------- resumed -------- DETACHED
+//!   ^  ^               v                    v   +--- link lost -----------^ |
+//!   |  |  initiator:  OFFERING --answer--> ESTABLISHED --close--> CLOSING --|--close sent--> CLOSED
+//!   |  |  responder:  (Incoming, Offered)      ^  | |                ^      |                  ^
+//!   |  |                      +---- accept ----+  | +-- peer broke --+      |                  |
+//!   |  |                                          |      a rule             |                  |
+//!   |  +---- not resumable, but `reconnect` ------+--- close of the peer, link lost -----------+
+//!   +---------------- lost, but `reconnect` --------------------------------+------ lost ------+
 //! ```
 
 mod config;
 mod event;
 mod incoming;
+mod link;
 mod ops;
 mod pubsub;
 mod receive;
@@ -27,16 +31,16 @@ use alloc::vec::Vec;
 use bytes::Buf;
 
 pub use self::config::Config;
-pub use self::event::Event;
+pub use self::event::{Event, Lost};
 pub use self::incoming::{Incoming, Offered, Progress};
 pub use self::stats::Stats;
 pub use self::transmit::TransmitBuf;
 use self::turns::Turns;
 use crate::frame;
-use crate::message::{Error, Id, Kind, verb};
+use crate::message::{Error, Id, Kind, Payload, verb};
 use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
 use crate::session::{
-    Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Timeout, feature,
+    Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Session, Timeout, feature,
 };
 use crate::time::Instant;
 
@@ -66,12 +70,16 @@ pub struct PeerInfo {
 
 #[derive(Debug)]
 enum State {
+    /// There is neither a link nor a session: with the next link comes a fresh one.
+    Waiting,
     /// We offered and wait for the answer.
     Offering {
         offer: Id,
         deadline: Instant,
     },
     Established,
+    /// The session has no link at the moment.
+    Detached,
     /// The end is still to be sent, after what is queued where `flush` is set.
     Closing {
         farewell: Farewell,
@@ -104,6 +112,14 @@ enum Farewell {
 pub struct Connection {
     config: Arc<Config>,
     state: State,
+    /// Whether this side dials.
+    initiates: bool,
+    /// The number of the link, or of the gap between two.
+    link: u64,
+    /// The link rests while another one may take its place.
+    frozen: bool,
+    /// What lives longer than a link, where the session is resumable.
+    session: Option<Session>,
     /// Why the connection ended.
     error: Option<ConnectionError>,
     /// The largest message that we take, in bytes.
@@ -135,12 +151,15 @@ pub struct Connection {
 
 impl Connection {
     /// The initiator's side of a new link: its first message is the offer.
-    pub fn initiate(config: Arc<Config>, now: Instant, mut ids: IdSource) -> Self {
-        let id = ids.next(now);
-        let offer = Offer::new(config.agent(), config.features(), config.limits());
-        let hello = Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode());
-        let state = State::Offering { offer: id, deadline: now + config.handshake_timeout };
-        Self::new(config, now, ids, state, hello)
+    pub fn initiate(config: Arc<Config>, now: Instant, ids: IdSource) -> Self {
+        let mut connection = Self::waiting(config, now, ids);
+        connection.offer(now);
+        connection
+    }
+
+    /// The initiator's side without a link: what is to be done waits for the first [`reconnect`](Self::reconnect).
+    pub fn waiting(config: Arc<Config>, now: Instant, ids: IdSource) -> Self {
+        Self::new(config, now, ids, State::Waiting, None)
     }
 
     /// The responder's side, once the offer was accepted.
@@ -153,14 +172,25 @@ impl Connection {
         answer: &Answer,
     ) -> Self {
         let hello = incoming::answer_message(answer, offer_id, ids.next(now));
-        let mut connection = Self::new(config, now, ids, State::Established, hello);
+        let mut connection = Self::new(config, now, ids, State::Established, Some(hello));
+        (connection.initiates, connection.link) = (false, 1);
         connection.establish(now, offer.agent, answer.version, answer.features.clone(), offer.limits);
         connection
     }
 
-    fn new(config: Arc<Config>, now: Instant, mut ids: IdSource, state: State, hello: Outgoing) -> Self {
+    fn new(
+        config: Arc<Config>,
+        now: Instant,
+        mut ids: IdSource,
+        state: State,
+        hello: Option<Outgoing>,
+    ) -> Self {
         Self {
             state,
+            initiates: true,
+            link: 0,
+            frozen: false,
+            session: None,
             error: None,
             max_message: frame::HANDSHAKE_LIMIT,
             input_is_one_frame: false,
@@ -175,7 +205,7 @@ impl Connection {
             streams: Streams::new(config.stream_limits()),
             pubsub: PubSub::new(config.pubsub_limits()),
             turns: Turns::default(),
-            hello: Some(hello),
+            hello,
             replies: VecDeque::new(),
             pings: heapless::Deque::new(),
             events: VecDeque::new(),
@@ -209,14 +239,20 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`LinkLost`](ConnectionError::LinkLost), or why the connection was over before.
+    /// [`LinkLost`](ConnectionError::LinkLost), or why the connection was over before; none where it lives on without a
+    /// link.
     pub fn handle_eof(&mut self, now: Instant, unread: usize) -> Result<(), ConnectionError> {
         self.abort(now, ConnectionError::LinkLost { unread });
         self.error.clone().map_or(Ok(()), Err)
     }
 
-    /// The link is of no use any more, for a reason that its driver knows: nothing more is sent.
+    /// The link is of no use any more, for a reason that its driver knows: nothing more is sent on it. Where the session
+    /// is resumable, and `why` is a [loss of the link](ConnectionError::is_link_loss), it lives on without one; where there is
+    /// no link, the connection is over.
     pub fn abort(&mut self, now: Instant, why: ConnectionError) {
+        if why.is_link_loss() && self.lose_link(now, &why) {
+            return;
+        }
         let why = self.fail(now, why);
         self.cut(&why);
     }
@@ -243,8 +279,12 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
         match self.state {
             State::Offering { deadline, .. } if now >= deadline => {
-                return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Handshake)));
+                let why = ConnectionError::TimedOut(Timeout::Handshake);
+                if !self.lose_link(now, &why) {
+                    return Err(self.fail(now, why));
+                }
             }
+            State::Detached if self.session_expires().is_some_and(|at| now >= at) => self.expire(now)?,
             State::Closing { deadline, .. } if now >= deadline => {
                 if let Some(why) = self.error.clone() {
                     self.cut(&why);
@@ -255,7 +295,12 @@ impl Connection {
         match self.heartbeat.due(now) {
             Due::Nothing => {}
             Due::Ping => self.queue_ping(now),
-            Due::Dead => return Err(self.fail(now, ConnectionError::TimedOut(Timeout::Heartbeat))),
+            Due::Dead => {
+                let why = ConnectionError::TimedOut(Timeout::Heartbeat);
+                if !self.lose_link(now, &why) {
+                    return Err(self.fail(now, why));
+                }
+            }
         }
         self.calls.handle_timeout(now, &mut self.open);
         self.streams.handle_timeout(now, &mut self.open);
@@ -276,20 +321,29 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
             State::Offering { deadline, .. } | State::Closing { deadline, .. } => Some(deadline),
-            State::Established | State::Closed => None,
+            State::Detached => self.session_expires(),
+            State::Waiting | State::Established | State::Closed => None,
         };
+        let tell = self.session.as_ref().and_then(|session| session.ledger.tell_at());
+        let heartbeat = self.heartbeat.next_timeout().filter(|_| !self.frozen);
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
-        patterns.into_iter().chain([state, self.heartbeat.next_timeout()]).flatten().min()
+        patterns.into_iter().chain([state, tell.filter(|_| !self.frozen), heartbeat]).flatten().min()
     }
 
     /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the
     /// peer go on (credit, acknowledgements), then calls, then streams and publications in turn.
     /// Returns how many bytes came to it.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut TransmitBuf) -> usize {
+        if !self.is_attached() {
+            return 0;
+        }
         let before = out.remaining();
         while out.remaining() < WATERMARK {
-            let Some(outgoing) = self.next_outgoing(now) else { break };
-            self.encode(&outgoing, out);
+            match self.next_outgoing(now) {
+                Some(outgoing) => self.encode(&outgoing, out),
+                None if self.send_again(out) => {}
+                None => break,
+            }
         }
         let added = out.remaining() - before;
         if added > 0 {
@@ -301,29 +355,39 @@ impl Connection {
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
     pub fn wants_transmit(&self) -> bool {
+        if self.frozen {
+            return false;
+        }
         match &self.state {
-            State::Closed => false,
+            State::Closed | State::Waiting | State::Detached => false,
             State::Offering { .. } => self.hello.is_some(),
             State::Closing { .. } => true,
             State::Established => {
                 self.hello.is_some()
                     || !self.replies.is_empty()
                     || !self.pings.is_empty()
-                    || !self.refusals.is_empty()
-                    || self.calls.wants_transmit()
-                    || self.streams.wants_transmit()
-                    || self.pubsub.wants_transmit()
+                    || self.sends_again()
+                    || !self.is_store_full()
+                        && (!self.refusals.is_empty()
+                            || self.calls.wants_transmit()
+                            || self.streams.wants_transmit()
+                            || self.pubsub.wants_transmit())
             }
         }
     }
 
     fn next_outgoing(&mut self, now: Instant) -> Option<Outgoing> {
         match self.state {
-            State::Closed => None,
+            State::Closed | State::Waiting | State::Detached => None,
             State::Offering { .. } => self.hello.take(),
             State::Established => self.next_message(now),
             State::Closing { flush, .. } => {
-                flush.then(|| self.next_message(now)).flatten().or_else(|| self.take_close(now))
+                let message = if flush { self.next_message(now) } else { None };
+                // What goes again is of use as long as what is behind it.
+                if message.is_none() && flush && self.sends_again() {
+                    return None;
+                }
+                message.or_else(|| self.take_close(now))
             }
         }
     }
@@ -332,6 +396,14 @@ impl Connection {
     fn next_message(&mut self, now: Instant) -> Option<Outgoing> {
         if let Some(hello) = self.hello.take() {
             return Some(hello);
+        }
+        // It is not counted, so that it goes ahead of what is sent again, and where nothing more can be kept (§9.4, §9.7).
+        if let Some(control) = self.next_control(now) {
+            self.turns.note_urgent();
+            return Some(control);
+        }
+        if self.sends_again() || self.is_store_full() {
+            return None;
         }
         let Self { streams, pubsub, turns, ids, open, budget, refusals, .. } = self;
         let overdue = turns.overdue(streams, pubsub, &mut Context { now, ids, open, budget, refusals });
@@ -346,13 +418,26 @@ impl Connection {
         turns.next(calls, streams, pubsub, &mut Context { now, ids, open, budget, refusals })
     }
 
-    fn next_urgent(&mut self, now: Instant) -> Option<Outgoing> {
+    /// What concerns the link and the session.
+    fn next_control(&mut self, now: Instant) -> Option<Outgoing> {
+        if let Some(handled) = self.session.as_mut().and_then(|session| session.ledger.tell(now)) {
+            let handled = Payload::build(|out| out.u64(handled)?.ok());
+            let id = self.ids.next(now);
+            return Some(
+                Outgoing::new(Kind::Control, id, None, Target::Verb(verb::HANDLED)).with_payload(handled),
+            );
+        }
         if let Some(ping) = self.replies.pop_front() {
             return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));
         }
         if let Some(id) = self.pings.pop_front() {
             return Some(Outgoing::new(Kind::Control, id, None, Target::Verb(verb::PING)));
         }
+        None
+    }
+
+    /// What others wait for.
+    fn next_urgent(&mut self, now: Instant) -> Option<Outgoing> {
         let Self { streams, pubsub, ids, open, budget, refusals, peer, .. } = self;
         if let Some(refusal) = refusals.poll(now, ids) {
             let limit = peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
@@ -377,10 +462,32 @@ impl Connection {
 
     fn encode(&mut self, outgoing: &Outgoing, out: &mut TransmitBuf) {
         let payload = outgoing.error.is_none().then(|| outgoing.payload().as_shared());
+        let ledger = self.session.as_mut().map(|session| &mut session.ledger);
+        let ledger = ledger.filter(|_| outgoing.is_counted());
         // Metadata was validated when it was handed in.
-        if outgoing.with_envelope(|envelope| out.push(envelope, payload)).is_ok() {
+        if outgoing.with_envelope(|envelope| out.push(envelope, payload, ledger)).is_ok() {
             self.stats.messages_out += 1;
         }
+    }
+
+    /// Whether something is still to be sent again, over a new link (§9.7).
+    fn sends_again(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.ledger.has_again())
+    }
+
+    /// Whether nothing more may be sent that has to be kept (§9.4). Behind the end nobody asks for it again.
+    fn is_store_full(&self) -> bool {
+        matches!(self.state, State::Established)
+            && self.session.as_ref().is_some_and(|session| session.ledger.is_full())
+    }
+
+    /// Sends the next message again; whether there was one.
+    fn send_again(&mut self, out: &mut TransmitBuf) -> bool {
+        let again = self.session.as_mut().and_then(|session| session.ledger.next_again());
+        let Some(again) = again else { return false };
+        out.push_again(&again);
+        self.stats.messages_out += 1;
+        true
     }
 
     /// The next thing that happened.
@@ -407,6 +514,7 @@ impl Connection {
         if let Some(first) = &self.error {
             return first.clone();
         }
+        self.frozen = false;
         self.state = match error.report() {
             Some(report) => self.closing(now, Farewell::Close(Some(report)), false),
             None => State::Closed,

@@ -170,8 +170,12 @@ impl Connection {
         if self.error.is_some() {
             return;
         }
-        let offered = !(self.is_handshaking() && self.hello.is_some());
-        if offered {
+        self.frozen = false;
+        let hears = match self.state {
+            State::Offering { .. } => self.hello.is_none(),
+            _ => !self.is_detached(),
+        };
+        if hears {
             self.heartbeat.stop();
             self.calls.wind_up(&why, &mut self.open);
             self.streams.wind_up(&why, &mut self.open);

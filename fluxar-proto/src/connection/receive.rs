@@ -46,6 +46,9 @@ impl Connection {
             input.clear();
             return Err(error.clone());
         }
+        if !self.is_attached() {
+            return Ok(false);
+        }
         // What follows the answer is under another limit, so that the answer is handled first.
         let count = if self.is_handshaking() { 1 } else { count.max(1) };
         let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
@@ -111,10 +114,23 @@ impl Connection {
         }
         self.stats.messages_in += 1;
         let handled = match Envelope::decode(body) {
-            Ok(envelope) => self.handle_message(now, &envelope, body),
+            Ok(envelope) => self.handle_message(now, &envelope, body).map(|()| {
+                if let Some(session) = self.session.as_mut().filter(|_| is_counted(&envelope)) {
+                    session.ledger.note_handled(body.len(), now);
+                }
+            }),
             Err(error) => Err(error.into()),
         };
-        handled.map_err(|error| self.fail(now, error))
+        handled.or_else(|error| self.end_with(now, error))
+    }
+
+    /// The session cannot go on as it was; a fresh one may follow.
+    fn end_with(&mut self, now: Instant, why: ConnectionError) -> Result<(), ConnectionError> {
+        if self.goes_on_after(&why) && self.give_up_link(now, &why) {
+            Ok(())
+        } else {
+            Err(self.fail(now, why))
+        }
     }
 
     fn frame_limit(&self) -> u32 {
@@ -206,7 +222,7 @@ impl Connection {
         Ok(refusals.refuse(envelope.kind, envelope.id, None, error, now, budget)?)
     }
 
-    fn drop_message(&mut self) -> Result<(), ConnectionError> {
+    pub(super) fn drop_message(&mut self) -> Result<(), ConnectionError> {
         self.stats.dropped += 1;
         Ok(())
     }
@@ -241,8 +257,9 @@ impl Connection {
                 self.replies.push_back(envelope.id);
                 Ok(())
             }
-            // These are never answered, and concern what is not negotiated here.
-            (None, Some(verb::HANDLED | verb::REKEY)) => self.drop_message(),
+            // Neither is ever answered.
+            (None, Some(verb::HANDLED)) => self.handle_handled(envelope),
+            (None, Some(verb::REKEY)) => self.drop_message(),
             (None, _) => self.refuse_opening(now, envelope, "no such operation here"),
             (Some(reference), _) if self.open.contains(reference) => {
                 Err(Violation::WrongRole(reference).into())
@@ -256,6 +273,17 @@ impl Connection {
             },
             (Some(_), Some(_)) => self.drop_message(),
         }
+    }
+}
+
+/// Whether a message is counted, and so kept by its sender until it is handled (§9.2).
+fn is_counted(envelope: &Envelope<'_>) -> bool {
+    match envelope.kind {
+        Kind::Hello | Kind::Control => false,
+        Kind::Message if envelope.reference.is_none() || envelope.target.is_none() => {
+            matches!(envelope.meta.get_u64(key::QOS), Some(1 | 2))
+        }
+        _ => true,
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::frame;
 use crate::message::Envelope;
+use crate::session::{Again, Ledger};
 
 /// Payloads from this size on, in bytes, become segments of their own instead of being copied.
 const SEGMENT: usize = 4096;
@@ -61,22 +62,57 @@ impl TransmitBuf {
     }
 
     /// Appends one frame. `payload` owns the bytes of the envelope's payload, where they may be shared.
-    pub(super) fn push(&mut self, envelope: &Envelope<'_>, payload: Option<&Bytes>) {
+    /// What `ledger` is to keep it keeps.
+    pub(super) fn push(
+        &mut self,
+        envelope: &Envelope<'_>,
+        payload: Option<&Bytes>,
+        ledger: Option<&mut Ledger>,
+    ) {
         let len = envelope.encoded_len();
         let shared = payload.filter(|payload| payload.len() >= SEGMENT);
         self.tail.reserve(frame::PREFIX_LEN + len - shared.map_or(0, Bytes::len));
         self.tail.put_slice(&frame::prefix(u32::try_from(len).unwrap_or(u32::MAX)));
+        let start = self.tail.len();
         let Some(payload) = shared else {
             let Ok(()) = envelope.encode(&mut Tail(&mut self.tail));
+            if let Some(ledger) = ledger {
+                ledger.keep(self.tail.get(start..).unwrap_or_default(), None, &[]);
+            }
             return;
         };
         let Ok(()) = envelope.encode_head(&mut Tail(&mut self.tail));
-        let head = self.tail.split().freeze();
-        for segment in [head, payload.clone()] {
-            self.sealed += segment.len();
-            self.segments.push_back(segment);
-        }
+        let head = self.seal_tail();
+        self.push_shared(payload.clone());
         let Ok(()) = envelope.encode_tail(&mut Tail(&mut self.tail));
+        if let Some(ledger) = ledger {
+            ledger.keep(head.get(start..).unwrap_or_default(), Some(payload), &self.tail);
+        }
+    }
+
+    /// Appends a frame that was sent before (§9.7).
+    pub(super) fn push_again(&mut self, again: &Again<'_>) {
+        let Again { head, shared, tail } = again;
+        let len = head.len() + shared.len() + tail.len();
+        self.tail.put_slice(&frame::prefix(u32::try_from(len).unwrap_or(u32::MAX)));
+        self.tail.put_slice(head);
+        if !shared.is_empty() {
+            self.seal_tail();
+            self.push_shared((*shared).clone());
+        }
+        self.tail.put_slice(tail);
+    }
+
+    /// What was copied becomes a segment of its own.
+    fn seal_tail(&mut self) -> Bytes {
+        let head = self.tail.split().freeze();
+        self.push_shared(head.clone());
+        head
+    }
+
+    fn push_shared(&mut self, segment: Bytes) {
+        self.sealed += segment.len();
+        self.segments.push_back(segment);
     }
 }
 

@@ -72,6 +72,17 @@ impl Outgoing {
         self
     }
 
+    /// Whether it is counted, and kept until the peer has handled it (§9.2).
+    pub(crate) fn is_counted(&self) -> bool {
+        match self.kind {
+            Kind::Hello | Kind::Control => false,
+            Kind::Message if self.reference.is_none() || matches!(self.target, Target::Null) => {
+                self.marks.qos > 0
+            }
+            _ => true,
+        }
+    }
+
     /// How long the message is, in bytes (§5.13).
     pub(crate) fn encoded_len(&self) -> usize {
         self.with_envelope(|envelope| envelope.encoded_len()).unwrap_or(0)

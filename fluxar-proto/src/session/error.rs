@@ -40,6 +40,9 @@ pub enum ConnectionError {
     },
     /// The transport failed, for the reason that its driver gives.
     Transport(String),
+    /// The session could not go on after its link was lost: the time for it was over, or the peer does not know it
+    /// any more (§9.9).
+    SessionLost,
 }
 
 /// What did not come in time.
@@ -99,6 +102,8 @@ pub enum Violation {
     CreditOverflow(Id),
     /// A payload that is not what its verb calls for.
     BadPayload(Id),
+    /// A number of handled messages that cannot be (§9.3).
+    WrongCount,
 }
 
 /// What is wrong with a hello.
@@ -128,7 +133,7 @@ impl ConnectionError {
             Self::ClosedByPeer(error) | Self::ClosedLocally(error) => {
                 error.as_ref().map_or(Code::UNAVAILABLE, |error| error.code)
             }
-            Self::LinkLost { .. } | Self::Transport(_) => Code::UNAVAILABLE,
+            Self::LinkLost { .. } | Self::Transport(_) | Self::SessionLost => Code::UNAVAILABLE,
         }
     }
 
@@ -138,9 +143,18 @@ impl ConnectionError {
             Self::ClosedLocally(_) => Origin::Local,
             Self::TimedOut(Timeout::Heartbeat | Timeout::Write)
             | Self::LinkLost { .. }
-            | Self::Transport(_) => Origin::Link,
+            | Self::Transport(_)
+            | Self::SessionLost => Origin::Link,
             _ => Origin::Peer,
         }
+    }
+
+    /// Whether it says no more than that the link is gone: a session may go on over another one (§8.8).
+    pub fn is_link_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::LinkLost { .. } | Self::Transport(_) | Self::TimedOut(Timeout::Heartbeat | Timeout::Write)
+        )
     }
 
     /// What the peer is told of it in `close`; `None` where there is nothing to tell, or nobody to hear it.
@@ -184,6 +198,7 @@ impl Violation {
             | Self::HelloRepeated
             | Self::WrongAnswer
             | Self::WrongQos(_)
+            | Self::WrongCount
             | Self::MissingTopic(_)
             | Self::DuplicateId(_)
             | Self::WrongRole(_) => Code::PROTOCOL_VIOLATION,
@@ -220,6 +235,7 @@ impl fmt::Display for ConnectionError {
                 write!(f, "connection lost within a frame, after {unread} bytes of it")
             }
             Self::Transport(why) => write!(f, "connection lost: {why}"),
+            Self::SessionLost => f.write_str("the session was lost with its link"),
         }
     }
 }
@@ -242,6 +258,7 @@ impl fmt::Display for Violation {
             Self::NoCredit(id) => write!(f, "data without credit on {id}"),
             Self::CreditOverflow(id) => write!(f, "more credit than there may be on {id}"),
             Self::BadPayload(id) => write!(f, "a payload that does not fit its verb, on {id}"),
+            Self::WrongCount => f.write_str("a number of handled messages that cannot be"),
         }
     }
 }
