@@ -60,6 +60,18 @@ pub trait Link: Send + Unpin + 'static {
 
     /// Who is at the other end, for people to read.
     fn remote(&self) -> String;
+
+    /// Whether nobody but the two ends can read and change what is sent, so that credentials may be (§6.11): a Unix
+    /// socket, a loopback address, TLS. Default: not known, so not.
+    fn is_confidential(&self) -> bool {
+        false
+    }
+
+    /// Where the other end is, as one that cannot choose it freely: an IP address without its port, a user of this
+    /// machine. Failed handshakes are counted by it (§17.4). Default: not known.
+    fn source(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A listening socket.

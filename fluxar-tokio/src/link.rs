@@ -1,6 +1,7 @@
 //! Connected sockets on Tokio.
 
 use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +16,8 @@ use tokio::net::UnixStream;
 pub struct TokioLink {
     socket: Socket,
     remote: String,
+    confidential: bool,
+    source: Option<String>,
 }
 
 #[derive(Debug)]
@@ -32,14 +35,22 @@ impl TokioLink {
     /// Where the system reports that the socket is not connected.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let remote = format!("tcp://{}", stream.peer_addr()?);
-        Ok(Self { socket: Socket::Tcp(stream), remote })
+        let at = stream.peer_addr()?;
+        let (remote, ip) = (format!("tcp://{at}"), at.ip().to_canonical());
+        Ok(Self {
+            socket: Socket::Tcp(stream),
+            remote,
+            confidential: ip.is_loopback(),
+            source: Some(source_of(ip)),
+        })
     }
 
     /// Wraps a connection over a Unix socket; `path` is what the other side is called in messages.
     #[cfg(unix)]
     pub fn unix(stream: UnixStream, path: &std::path::Path) -> Self {
-        Self { socket: Socket::Unix(stream), remote: format!("unix://{}", path.display()) }
+        let source = stream.peer_cred().ok().map(|peer| format!("user {}", peer.uid()));
+        let remote = format!("unix://{}", path.display());
+        Self { socket: Socket::Unix(stream), remote, confidential: true, source }
     }
 
     fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
@@ -89,5 +100,40 @@ impl fluxar_runtime::Link for TokioLink {
 
     fn remote(&self) -> String {
         self.remote.clone()
+    }
+
+    /// A Unix socket, or TCP that does not leave the machine.
+    fn is_confidential(&self) -> bool {
+        self.confidential
+    }
+
+    fn source(&self) -> Option<String> {
+        self.source.clone()
+    }
+}
+
+/// An IP address as a source. Whoever has one address of IPv6 has its whole /64 as a rule.
+fn source_of(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_of;
+
+    // spec: §17.4
+    #[test]
+    fn one_who_owns_a_network_is_one_source() {
+        let source = |ip: &str| source_of(ip.parse::<std::net::IpAddr>().expect("an address").to_canonical());
+        assert_eq!(source("192.0.2.1"), "192.0.2.1");
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::2"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
     }
 }

@@ -179,4 +179,12 @@ impl Link for ChaosLink {
     fn remote(&self) -> String {
         self.link.remote()
     }
+
+    fn is_confidential(&self) -> bool {
+        self.link.is_confidential()
+    }
+
+    fn source(&self) -> Option<String> {
+        self.link.source()
+    }
 }
