@@ -22,6 +22,11 @@ impl Random {
         Self(seed)
     }
 
+    /// One that always goes the same way.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
