@@ -133,6 +133,9 @@ pub use {
         StreamOptions, SubscribeError, SubscribeOptions, SubscribeRequest, SubscriberId, SubscriptionId,
         Text, UpdateError, Withdrawn, retry_wait,
     },
-    session::{ConnectionError, HelloError, IdSource, Limits, Offer, Origin, Timeout, Violation},
+    session::{
+        Auth, AuthKind, ConnectionError, HelloError, IdSource, LaneCount, Limits, Offer, Origin, Psk, PskKey,
+        ResumeOffer, Secret, SessionId, Timeout, Violation,
+    },
     time::Instant,
 };

@@ -10,7 +10,9 @@ use super::{Config, Connection, TransmitBuf};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};
-use crate::session::{Answer, ConnectionError, IdSource, Offer, Timeout, Violation, refused_version};
+use crate::session::{
+    Answer, ConnectionError, IdSource, LastOrNext, Offer, Timeout, Violation, refused_version,
+};
 use crate::time::Instant;
 
 /// The responder's side of a new link, until the initiator's offer has come.
@@ -190,6 +192,9 @@ impl Offered {
             agent: self.config.agent(),
             features: self.config.choose(&self.offer.features),
             limits: self.config.limits(),
+            psk: None,
+            resumed: None,
+            last: LastOrNext::last(None),
         };
         Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer)
     }

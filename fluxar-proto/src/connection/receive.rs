@@ -6,7 +6,7 @@ use super::{Connection, Event, REPLIES, State};
 use crate::frame::{self, FrameError};
 use crate::message::{Code, Envelope, Error, Id, Kind, key, verb};
 use crate::pattern::Context;
-use crate::session::{Answer, ConnectionError, VERSIONS, Violation};
+use crate::session::{Answer, Asked, ConnectionError, Violation};
 use crate::time::Instant;
 
 /// Frames below this size, in bytes, are copied out of the read buffer. Larger ones take the buffer with them, where it
@@ -239,9 +239,13 @@ impl Connection {
         if let Some(error) = &envelope.error {
             return Err(ConnectionError::Refused(Error::from(*error)));
         }
-        let answer = Answer::decode(envelope.payload)?;
-        if !VERSIONS.contains(&answer.version) || !answer.fits(&self.config.features()) {
+        let answer = Answer::decode(envelope.payload, Asked::default())?;
+        if !answer.fits(&self.config.features()) {
             return Err(Violation::WrongAnswer.into());
+        }
+        // A proof of identity is asked for, which we cannot give (§6.10).
+        if answer.last.next {
+            return Err(ConnectionError::ProofRequired);
         }
         self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
         Ok(())

@@ -29,6 +29,13 @@ impl IdSource {
         self.generator.next(unix_ms, &mut *self.rng)
     }
 
+    /// Random bytes, for what nobody may guess.
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
     /// Two random words, to key a hash table whose keys the peer chooses.
     pub(crate) fn hash_key(&mut self) -> (u64, u64) {
         (self.rng.next_u64(), self.rng.next_u64())
