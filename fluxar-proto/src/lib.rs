@@ -122,7 +122,8 @@ pub use message::{Code, DecodeError, Id};
 #[cfg(feature = "alloc")]
 pub use {
     connection::{
-        Config, Connection, Event, Incoming, Lost, Offered, PeerInfo, Progress, Stats, TransmitBuf,
+        Attempt, Config, Confirmed, Connection, Event, Incoming, Lost, Offered, PeerInfo, Progress,
+        ResumeProgress, ResumeRefused, Resuming, Stats, Tentative, TransmitBuf,
     },
     message::{Error, Payload},
     pattern::{

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::pattern::{CallLimits, PubSubLimits, QueueLimits, StreamLimits};
-use crate::session::{Limits, cut_agent, feature};
+use crate::session::{Limits, StoreLimits, cut_agent, feature};
 
 /// The settings of a connection; share one behind an `Arc` among all connections that have the same.
 #[derive(Clone, Debug)]
@@ -116,7 +116,8 @@ impl Config {
 
     /// The features that are offered.
     pub(super) fn features(&self) -> Vec<String> {
-        let features = [(self.stream, feature::STREAM), (self.pubsub, feature::PUBSUB)];
+        let features =
+            [(self.stream, feature::STREAM), (self.pubsub, feature::PUBSUB), (self.resume, feature::RESUME)];
         features.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.into()).collect()
     }
 
@@ -124,6 +125,10 @@ impl Config {
     pub(super) fn choose(&self, offered: &[String]) -> Vec<String> {
         let ours = self.features();
         offered.iter().filter(|name| ours.contains(name)).cloned().collect()
+    }
+
+    pub(super) fn store_limits(&self) -> StoreLimits {
+        StoreLimits::new(self.resume_messages, self.resume_bytes)
     }
 
     pub(super) fn call_limits(&self) -> CallLimits {

@@ -6,12 +6,13 @@ use alloc::sync::Arc;
 use bytes::BytesMut;
 
 use super::receive::is_close;
-use super::{Config, Connection, TransmitBuf};
+use super::{Config, Connection, Resuming, Tentative, TransmitBuf};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};
 use crate::session::{
-    Answer, ConnectionError, IdSource, LastOrNext, Offer, Timeout, Violation, refused_version,
+    Answer, ConnectionError, IdSource, LastOrNext, Offer, Resumed, Session, SessionGrant, Timeout, Violation,
+    feature, refused_version,
 };
 use crate::time::Instant;
 
@@ -98,7 +99,8 @@ impl Incoming {
             Ok(offer) => offer,
             Err(error) => return Err(self.fail(error.into(), now, out)),
         };
-        Ok(Offered { config: self.config, ids: self.ids, deadline: self.deadline, id, offer, version })
+        let Self { config, ids, deadline } = self;
+        Ok(Offered { config, ids, deadline, id, offer, version, tentative: None })
     }
 
     /// The deadline has passed.
@@ -130,7 +132,7 @@ fn violation_of(envelope: &Envelope<'_>) -> Option<Violation> {
     }
 }
 
-fn handshake_timeout(
+pub(super) fn handshake_timeout(
     now: Instant,
     deadline: Instant,
     ids: &mut IdSource,
@@ -162,12 +164,25 @@ pub struct Offered {
     id: Id,
     offer: Offer,
     version: u64,
+    /// The session that goes on.
+    tentative: Option<Tentative>,
 }
 
 impl Offered {
     /// What the initiator offers.
     pub fn offer(&self) -> &Offer {
         &self.offer
+    }
+
+    /// The id of the offer, which a proof in it is about (§9.5).
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The session goes on that the offer asks for: what [`Connection::take_up`] gave. Then
+    /// [`accept_resumed`](Self::accept_resumed) takes the place of [`accept`](Self::accept).
+    pub fn set_resumed(&mut self, tentative: Tentative) {
+        self.tentative = Some(tentative);
     }
 
     /// When the handshake must be done, the verdict included.
@@ -186,17 +201,38 @@ impl Offered {
     }
 
     /// Accepts: the connection is established, and its first message is the answer.
-    pub fn accept(self, now: Instant) -> Connection {
-        let answer = Answer {
+    pub fn accept(mut self, now: Instant) -> Connection {
+        let features = self.config.choose(&self.offer.features);
+        let resumes = features.iter().any(|name| name == feature::RESUME);
+        let time = self.config.resume_time;
+        let mut session = (resumes && !time.is_zero())
+            .then(|| Session::fresh(time, self.config.store_limits(), &mut self.ids));
+        let grant = session.as_mut().map(|session| session.grant(false, &mut self.ids));
+        let answer = Answer { features, ..self.answer(None, grant) };
+        Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer, session)
+    }
+
+    /// Accepts, and goes on with the session of [`set_resumed`](Self::set_resumed): puts the answer into `out`. `None` where
+    /// there is no such session.
+    pub fn accept_resumed(mut self, now: Instant, out: &mut TransmitBuf) -> Option<Resuming> {
+        let tentative = self.tentative.take()?;
+        let answer = self.answer(Some(tentative.resumed.clone()), Some(tentative.grant.clone()));
+        let message = answer_message(&answer, self.id, self.ids.next(now));
+        message.with_envelope(|envelope| out.push(envelope, None, None)).ok()?;
+        let heartbeat_ms = self.offer.limits.heartbeat_ms;
+        Some(Resuming::new(self.ids, self.deadline, &tentative, heartbeat_ms))
+    }
+
+    fn answer(&self, resumed: Option<Resumed>, grant: Option<SessionGrant>) -> Answer {
+        Answer {
             version: self.version,
             agent: self.config.agent(),
             features: self.config.choose(&self.offer.features),
             limits: self.config.limits(),
             psk: None,
-            resumed: None,
-            last: LastOrNext::last(None),
-        };
-        Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer)
+            resumed,
+            last: LastOrNext::last(grant),
+        }
     }
 
     /// Refuses: puts the answer that says why into `out`; the transport is to be closed once that is written.
@@ -212,7 +248,7 @@ fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
 }
 
 /// Tells the peer why the link ends, where there is something to tell.
-fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
+pub(super) fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
     if let Some(report) = error.report() {
         let close =
             Outgoing::new(Kind::Control, id, None, Target::Verb(verb::CLOSE)).with_result(Err(report));

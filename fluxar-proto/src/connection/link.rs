@@ -1,10 +1,14 @@
 //! Links come and go; the session stays, for a while (§8.8, §9).
 
+use core::time::Duration;
+
 use super::{Connection, Event, Lost, State};
 use crate::frame;
 use crate::message::{Code, Envelope, Kind};
 use crate::pattern::{Outgoing, Target};
-use crate::session::{ConnectionError, Offer, Violation};
+use crate::session::{
+    Answer, ConnectionError, HelloError, Offer, Resumed, Session, SessionGrant, Violation, feature,
+};
 use crate::time::Instant;
 
 impl Connection {
@@ -22,7 +26,7 @@ impl Connection {
     /// Whether the link rests while another one may take its place: its driver does not read, and there is nothing to
     /// write (§9.8).
     pub fn is_frozen(&self) -> bool {
-        self.frozen
+        self.frozen.is_some()
     }
 
     /// A new link is there, for a connection that is [detached](Self::is_detached): offers to go on where the session can,
@@ -38,7 +42,8 @@ impl Connection {
     /// Begins the handshake of a link.
     pub(super) fn offer(&mut self, now: Instant) {
         let id = self.ids.next(now);
-        let offer = Offer::new(self.config.agent(), self.config.features(), self.config.limits());
+        let mut offer = Offer::new(self.config.agent(), self.config.features(), self.config.limits());
+        offer.resume = self.session.as_ref().map(|session| session.offer(id));
         self.hello = Some(Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode()));
         self.state = State::Offering { offer: id, deadline: now + self.config.handshake_timeout };
         self.max_message = frame::HANDSHAKE_LIMIT;
@@ -47,7 +52,7 @@ impl Connection {
 
     /// Whether bytes come and go now.
     pub(super) fn is_attached(&self) -> bool {
-        !self.frozen
+        self.frozen.is_none()
             && matches!(self.state, State::Offering { .. } | State::Established | State::Closing { .. })
     }
 
@@ -56,8 +61,7 @@ impl Connection {
         let again = self.reconnects();
         match (&self.state, &mut self.session) {
             (State::Established | State::Offering { .. }, Some(session)) => {
-                session.expires.get_or_insert(now + session.resume_time);
-                session.ledger.hush();
+                session.detach(now);
                 self.state = State::Detached;
             }
             (State::Established, None) if again => self.lose_session(why),
@@ -69,16 +73,64 @@ impl Connection {
         true
     }
 
+    /// What the last answer says of the session: that it goes on, or a fresh one begins.
+    pub(super) fn begin_session(
+        &mut self,
+        now: Instant,
+        answer: Answer,
+        grant: Option<SessionGrant>,
+    ) -> Result<(), ConnectionError> {
+        if let Some(resumed) = answer.resumed {
+            return self.go_on(now, &resumed, grant, answer.limits.heartbeat_ms);
+        }
+        if self.session.is_some() {
+            self.lose_session(&ConnectionError::SessionLost);
+        }
+        let resumes = answer.features.iter().any(|name| name == feature::RESUME);
+        if let Some(grant) = grant.filter(|grant| resumes && grant.resume_ms > 0) {
+            let (id, time) = (grant.id, Duration::from_millis(grant.resume_ms));
+            let secret = grant.secret.ok_or(HelloError::Missing("secret"))?;
+            self.session = Some(Session::new(id, secret, time, self.config.store_limits()));
+        }
+        self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
+        Ok(())
+    }
+
+    /// The responder has taken the session up (§9.6).
+    fn go_on(
+        &mut self,
+        now: Instant,
+        resumed: &Resumed,
+        grant: Option<SessionGrant>,
+        heartbeat_ms: u32,
+    ) -> Result<(), ConnectionError> {
+        let grant = grant.ok_or(HelloError::Missing("session"))?;
+        let session = self.session.as_mut().filter(|session| session.id() == grant.id);
+        let session = session.ok_or(Violation::WrongAnswer)?;
+        let secret = grant.secret.ok_or(HelloError::Missing("secret"))?;
+        session.renew(secret, Duration::from_millis(grant.resume_ms));
+        // With it the responder knows that we have the answer: it goes first.
+        session.ledger.tell_at_once(now);
+        session.ledger.acknowledge(resumed.handled)?;
+        self.attach(now, heartbeat_ms);
+        Ok(())
+    }
+
     /// The peer ended the link, or does not want it, and another one may follow. Whether it may.
     pub(super) fn give_up_link(&mut self, now: Instant, why: &ConnectionError) -> bool {
-        if matches!(self.state, State::Established) {
+        let is_unknown =
+            matches!(why, ConnectionError::Refused(error) if error.code == Code::SESSION_UNKNOWN);
+        if is_unknown && self.session.is_some() {
+            self.lose_session(&ConnectionError::SessionLost);
+        } else if matches!(self.state, State::Established) {
             // It said so in `close`: the session is over for both.
             self.lose_session(why);
-            self.unlink();
-            self.events.push_back(Event::Detached(why.clone()));
-            return true;
+        } else {
+            return self.lose_link(now, why);
         }
-        self.lose_link(now, why)
+        self.unlink();
+        self.events.push_back(Event::Detached(why.clone()));
+        true
     }
 
     /// The peer has handled so many of our messages (§9.3).
@@ -88,9 +140,8 @@ impl Connection {
     }
 
     /// What belongs to a link alone is forgotten.
-    fn unlink(&mut self) {
+    pub(super) fn unlink(&mut self) {
         self.link += 1;
-        self.frozen = false;
         self.heartbeat.stop();
         self.hello = None;
         self.replies.clear();
@@ -142,7 +193,7 @@ impl Connection {
 
     pub(super) fn session_expires(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
-        session.expires.filter(|_| matches!(self.state, State::Detached) && !self.frozen)
+        session.expires.filter(|_| matches!(self.state, State::Detached) && self.frozen.is_none())
     }
 }
 

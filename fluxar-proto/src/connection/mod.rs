@@ -20,6 +20,7 @@ mod pubsub;
 mod receive;
 mod stats;
 mod streams;
+mod takeover;
 mod transmit;
 mod turns;
 
@@ -34,6 +35,7 @@ pub use self::config::Config;
 pub use self::event::{Event, Lost};
 pub use self::incoming::{Incoming, Offered, Progress};
 pub use self::stats::Stats;
+pub use self::takeover::{Attempt, Confirmed, ResumeProgress, ResumeRefused, Resuming, Tentative};
 pub use self::transmit::TransmitBuf;
 use self::turns::Turns;
 use crate::frame;
@@ -117,7 +119,9 @@ pub struct Connection {
     /// The number of the link, or of the gap between two.
     link: u64,
     /// The link rests while another one may take its place.
-    frozen: bool,
+    frozen: Option<Attempt>,
+    /// How often somebody has tried that.
+    attempts: u64,
     /// What lives longer than a link, where the session is resumable.
     session: Option<Session>,
     /// Why the connection ended.
@@ -170,10 +174,11 @@ impl Connection {
         offer_id: Id,
         offer: Offer,
         answer: &Answer,
+        session: Option<Session>,
     ) -> Self {
         let hello = incoming::answer_message(answer, offer_id, ids.next(now));
         let mut connection = Self::new(config, now, ids, State::Established, Some(hello));
-        (connection.initiates, connection.link) = (false, 1);
+        (connection.initiates, connection.link, connection.session) = (false, 1, session);
         connection.establish(now, offer.agent, answer.version, answer.features.clone(), offer.limits);
         connection
     }
@@ -189,7 +194,8 @@ impl Connection {
             state,
             initiates: true,
             link: 0,
-            frozen: false,
+            frozen: None,
+            attempts: 0,
             session: None,
             error: None,
             max_message: frame::HANDSHAKE_LIMIT,
@@ -292,7 +298,8 @@ impl Connection {
             }
             _ => {}
         }
-        match self.heartbeat.due(now) {
+        let due = if self.frozen.is_some() { Due::Nothing } else { self.heartbeat.due(now) };
+        match due {
             Due::Nothing => {}
             Due::Ping => self.queue_ping(now),
             Due::Dead => {
@@ -325,9 +332,10 @@ impl Connection {
             State::Waiting | State::Established | State::Closed => None,
         };
         let tell = self.session.as_ref().and_then(|session| session.ledger.tell_at());
-        let heartbeat = self.heartbeat.next_timeout().filter(|_| !self.frozen);
+        let heartbeat = self.heartbeat.next_timeout();
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
-        patterns.into_iter().chain([state, tell.filter(|_| !self.frozen), heartbeat]).flatten().min()
+        let link = [tell, heartbeat].into_iter().flatten().filter(|_| self.frozen.is_none()).min();
+        patterns.into_iter().chain([state, link]).flatten().min()
     }
 
     /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the
@@ -355,7 +363,7 @@ impl Connection {
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to say.
     pub fn wants_transmit(&self) -> bool {
-        if self.frozen {
+        if self.frozen.is_some() {
             return false;
         }
         match &self.state {
@@ -514,8 +522,8 @@ impl Connection {
         if let Some(first) = &self.error {
             return first.clone();
         }
-        self.frozen = false;
-        self.state = match error.report() {
+        self.frozen = None;
+        self.state = match error.report().filter(|_| !self.is_detached()) {
             Some(report) => self.closing(now, Farewell::Close(Some(report)), false),
             None => State::Closed,
         };

@@ -3,7 +3,7 @@
 use super::{Connection, Farewell, PeerInfo, State, Stats};
 use crate::message::{Error, Id, Payload};
 use crate::pattern::{CallError, CallId, CallOptions, Context, Gone, RequestId, RespondError, UpdateError};
-use crate::session::ConnectionError;
+use crate::session::{ConnectionError, Ledger};
 use crate::time::Instant;
 
 impl Connection {
@@ -170,7 +170,7 @@ impl Connection {
         if self.error.is_some() {
             return;
         }
-        self.frozen = false;
+        self.frozen = None;
         let hears = match self.state {
             State::Offering { .. } => self.hello.is_none(),
             _ => !self.is_detached(),
@@ -219,6 +219,7 @@ impl Connection {
         let (calls, streams) = (self.calls.stats(), self.streams.stats());
         let (streams_open, streams_serving) = self.streams.open();
         let pubsub = self.pubsub.stats();
+        let ledger = self.session.as_ref().map(|session| &session.ledger);
         Stats {
             calls_made: calls.made,
             calls_served: calls.served,
@@ -247,6 +248,8 @@ impl Connection {
             queued_bytes: self.calls.queued_bytes(),
             request_bytes: self.calls.request_bytes(),
             update_bytes: self.calls.update_bytes(),
+            kept_messages: ledger.map_or(0, Ledger::messages),
+            kept_bytes: ledger.map_or(0, Ledger::bytes),
             rtt: self.heartbeat.rtt(),
             ..self.stats
         }

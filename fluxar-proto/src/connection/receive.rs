@@ -239,7 +239,8 @@ impl Connection {
         if let Some(error) = &envelope.error {
             return Err(ConnectionError::Refused(Error::from(*error)));
         }
-        let answer = Answer::decode(envelope.payload, Asked::default())?;
+        let asked = Asked { resume: self.session.is_some(), ..Asked::default() };
+        let mut answer = Answer::decode(envelope.payload, asked)?;
         if !answer.fits(&self.config.features()) {
             return Err(Violation::WrongAnswer.into());
         }
@@ -247,8 +248,8 @@ impl Connection {
         if answer.last.next {
             return Err(ConnectionError::ProofRequired);
         }
-        self.establish(now, answer.agent, answer.version, answer.features, answer.limits);
-        Ok(())
+        let grant = answer.last.session.take();
+        self.begin_session(now, answer, grant)
     }
 
     fn handle_control(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {

@@ -14,6 +14,12 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes handed to the transport, length prefixes included.
     pub bytes_out: u64,
+    /// How often the session went on over a new link.
+    pub resumed: u64,
+    /// Messages kept until the peer says that it has them, now (§9.4).
+    pub kept_messages: usize,
+    /// The same in bytes.
+    pub kept_bytes: usize,
     /// Calls made.
     pub calls_made: u64,
     /// Requests of the peer accepted.

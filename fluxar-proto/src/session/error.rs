@@ -104,6 +104,8 @@ pub enum Violation {
     BadPayload(Id),
     /// A number of handled messages that cannot be (§9.3).
     WrongCount,
+    /// The first message on the new link of a session was not `handled` (§9.6).
+    HandledExpected,
 }
 
 /// What is wrong with a hello.
@@ -199,6 +201,7 @@ impl Violation {
             | Self::WrongAnswer
             | Self::WrongQos(_)
             | Self::WrongCount
+            | Self::HandledExpected
             | Self::MissingTopic(_)
             | Self::DuplicateId(_)
             | Self::WrongRole(_) => Code::PROTOCOL_VIOLATION,
@@ -258,6 +261,7 @@ impl fmt::Display for Violation {
             Self::NoCredit(id) => write!(f, "data without credit on {id}"),
             Self::CreditOverflow(id) => write!(f, "more credit than there may be on {id}"),
             Self::BadPayload(id) => write!(f, "a payload that does not fit its verb, on {id}"),
+            Self::HandledExpected => f.write_str("the first message on a new link must be `handled`"),
             Self::WrongCount => f.write_str("a number of handled messages that cannot be"),
         }
     }

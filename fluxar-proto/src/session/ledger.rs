@@ -200,6 +200,16 @@ impl Ledger {
         }
     }
 
+    /// How many of our messages there have been.
+    pub(crate) fn sent(&self) -> u64 {
+        self.acknowledged + self.kept.len() as u64
+    }
+
+    /// How many of them the other side has handled, as it told.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// How many messages of the other side were handled.
     pub(crate) fn handled(&self) -> u64 {
         self.handled
@@ -213,13 +223,13 @@ impl Ledger {
     /// What the other side is to be told now, if anything.
     pub(crate) fn tell(&mut self, now: Instant) -> Option<u64> {
         self.tell_at.filter(|at| *at <= now)?;
-        Some(self.tell_now())
+        (self.told, self.untold_bytes, self.tell_at) = (self.handled, 0, None);
+        Some(self.handled)
     }
 
-    /// What the other side is told.
-    pub(crate) fn tell_now(&mut self) -> u64 {
-        (self.told, self.untold_bytes, self.tell_at) = (self.handled, 0, None);
-        self.handled
+    /// The other side is to be told now, whatever was handled since.
+    pub(crate) fn tell_at_once(&mut self, now: Instant) {
+        self.tell_at = Some(now);
     }
 
     /// The link is gone: until there is another one nobody can be told.

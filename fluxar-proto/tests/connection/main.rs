@@ -20,6 +20,7 @@ mod pubsub_hostile;
 mod pubsub_publish;
 mod pubsub_receive;
 mod pubsub_subscribe;
+mod resume;
 mod sessions;
 mod stream_cancel;
 mod stream_credit;

@@ -82,8 +82,10 @@ pub(crate) fn id(n: u64) -> Id {
     Id::from_bytes(bytes)
 }
 
+/// Settings of a connection whose session ends with its link, unless `change` says otherwise.
 pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
     let mut config = Config::default();
+    config.resume = false;
     change(&mut config);
     Arc::new(config)
 }

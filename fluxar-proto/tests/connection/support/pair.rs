@@ -56,7 +56,7 @@ struct Wire {
 #[derive(Debug)]
 pub(crate) struct End {
     incoming: Option<Incoming>,
-    connection: Option<Connection>,
+    pub(crate) connection: Option<Connection>,
     out: TransmitBuf,
     input: BytesMut,
     /// Everything that was sent.
