@@ -135,8 +135,8 @@ pub use {
         Text, UpdateError, Withdrawn, retry_wait,
     },
     session::{
-        Auth, AuthKind, ConnectionError, HelloError, IdSource, LaneCount, Limits, Offer, Origin, Psk, PskKey,
-        ResumeOffer, Secret, SessionId, Timeout, Violation,
+        Auth, AuthKind, ConnectionError, Drain, HelloError, IdSource, LaneCount, Limits, Offer, Origin, Psk,
+        PskKey, ResumeOffer, Secret, SessionId, Timeout, Violation,
     },
     time::Instant,
 };

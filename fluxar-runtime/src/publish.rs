@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
-use fluxar_proto::{Error, Payload, PublicationId, PublishError as CoreError, PublishOptions, Qos};
+use fluxar_proto::{Code, Error, Payload, PublicationId, PublishError as CoreError, PublishOptions, Qos};
 
 use crate::call::encode_pairs;
 use crate::hub::{Hub, Outcome, Passing};
@@ -223,6 +223,10 @@ pub(crate) fn fate_of(fate: fluxar_proto::Fate) -> Result<Fate, PublishError> {
     use fluxar_proto::Fate as Core;
     match fate {
         Core::Accepted { attempts } => Ok(Fate::Accepted { attempts }),
+        // It came while the peer was about to leave: nothing is wrong with the message (§8.6).
+        Core::Rejected { error, attempts } if error.code == Code::DRAINING => {
+            Err(PublishError::Lost { error: error.into_outcome(), attempts })
+        }
         Core::Rejected { error, attempts } => {
             Err(PublishError::Rejected { error: error.into_outcome(), attempts })
         }

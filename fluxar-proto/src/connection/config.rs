@@ -23,6 +23,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How long a closing connection tries to send its last messages. Default 5 s.
     pub close_timeout: Duration,
+    /// How long a connection that this side drains goes on where its `drain` has no deadline (§8.6). Default 30 s.
+    pub drain_timeout: Duration,
     /// The longest that a request may take: a longer deadline of the caller, or none, is cut to it (§10.5). Default: none.
     pub max_deadline: Option<Duration>,
     /// Bytes of payload queued for sending beyond which new calls and updates are `Blocked`. Default 1 MiB.
@@ -80,6 +82,7 @@ impl Default for Config {
             limits: Limits::default(),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(30),
             max_deadline: None,
             send_buffer: 1 << 20,
             request_bytes: 16 << 20,

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::message::Id;
 use crate::pattern::{CallEvent, PubSubEvent, StreamEvent};
-use crate::session::ConnectionError;
+use crate::session::{ConnectionError, Drain};
 
 /// What was lost with a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub enum Event {
     /// The session could not go on, and this is what was lost with it. The connection lives on: what is safe to repeat
     /// goes over the fresh session that is to come.
     Lost(Lost),
+    /// The peer is about to leave (§8.6): nothing can be opened any more, and what is open should come to its end. What was
+    /// to be opened and not sent yet has failed. Again where the peer says something else.
+    Draining(Drain),
     /// The connection has ended. The last event: every open call was reported before.
     Closed(ConnectionError),
 }

@@ -146,12 +146,14 @@ impl Connection {
         self.hello = None;
         self.replies.clear();
         self.pings.clear();
+        self.drains.unlinked();
         (self.unread, self.input_is_one_frame) = (0, false);
     }
 
     /// The session is over, and a fresh one is to come.
     pub(super) fn lose_session(&mut self, why: &ConnectionError) {
         self.session = None;
+        self.drains.forget_theirs();
         let stats = self.stats();
         let lost = Lost {
             why: why.clone(),
@@ -176,7 +178,7 @@ impl Connection {
 
     /// Whether a fresh session may follow one that is lost.
     fn reconnects(&self) -> bool {
-        self.initiates && self.config.reconnect
+        self.initiates && self.config.reconnect && !self.drains.ours()
     }
 
     /// Whether a fresh session may follow one that has ended so.
@@ -186,6 +188,8 @@ impl Connection {
             ConnectionError::ClosedByPeer(Some(error)) => {
                 matches!(error.code, Code::UNAVAILABLE | Code::DRAINING | Code::RESOURCE_EXHAUSTED)
             }
+            // It said before that it would (§8.6).
+            ConnectionError::ClosedByPeer(None) => self.drains.theirs().is_some(),
             why => why.is_link_loss(),
         };
         again && self.reconnects()

@@ -12,6 +12,7 @@
 //! ```
 
 mod config;
+mod drain;
 mod event;
 mod incoming;
 mod link;
@@ -42,7 +43,8 @@ use crate::frame;
 use crate::message::{Error, Id, Kind, Payload, verb};
 use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
 use crate::session::{
-    Answer, Budget, ConnectionError, Due, Heartbeat, IdSource, Limits, Offer, Session, Timeout, feature,
+    Answer, Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Offer, Session, Timeout,
+    feature,
 };
 use crate::time::Instant;
 
@@ -148,6 +150,8 @@ pub struct Connection {
     replies: VecDeque<Id>,
     /// Pings to be sent.
     pings: heapless::Deque<Id, PINGS>,
+    /// Who is about to leave.
+    drains: Drains,
     events: VecDeque<Event>,
     closed_event: bool,
     stats: Stats,
@@ -214,6 +218,7 @@ impl Connection {
             hello,
             replies: VecDeque::new(),
             pings: heapless::Deque::new(),
+            drains: Drains::default(),
             events: VecDeque::new(),
             closed_event: false,
             stats: Stats::default(),
@@ -312,6 +317,7 @@ impl Connection {
         self.calls.handle_timeout(now, &mut self.open);
         self.streams.handle_timeout(now, &mut self.open);
         self.pubsub.handle_timeout(now);
+        self.handle_drain_timeout(now);
         Ok(())
     }
 
@@ -335,7 +341,7 @@ impl Connection {
         let heartbeat = self.heartbeat.next_timeout();
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
         let link = [tell, heartbeat].into_iter().flatten().filter(|_| self.frozen.is_none()).min();
-        patterns.into_iter().chain([state, link]).flatten().min()
+        patterns.into_iter().chain([state, link, self.next_drain_timeout()]).flatten().min()
     }
 
     /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the
@@ -374,12 +380,14 @@ impl Connection {
                 self.hello.is_some()
                     || !self.replies.is_empty()
                     || !self.pings.is_empty()
+                    || self.drains.wants_transmit()
                     || self.sends_again()
                     || !self.is_store_full()
                         && (!self.refusals.is_empty()
                             || self.calls.wants_transmit()
                             || self.streams.wants_transmit()
                             || self.pubsub.wants_transmit())
+                    || self.is_drained()
             }
         }
     }
@@ -388,7 +396,7 @@ impl Connection {
         match self.state {
             State::Closed | State::Waiting | State::Detached => None,
             State::Offering { .. } => self.hello.take(),
-            State::Established => self.next_message(now),
+            State::Established => self.next_message(now).or_else(|| self.finish_drain(now)),
             State::Closing { flush, .. } => {
                 let message = if flush { self.next_message(now) } else { None };
                 // What goes again is of use as long as what is behind it.
@@ -434,6 +442,9 @@ impl Connection {
             return Some(
                 Outgoing::new(Kind::Control, id, None, Target::Verb(verb::HANDLED)).with_payload(handled),
             );
+        }
+        if let Some(message) = self.next_drain(now) {
+            return Some(message);
         }
         if let Some(ping) = self.replies.pop_front() {
             return Some(Outgoing::new(Kind::Control, self.ids.next(now), Some(ping), Target::Null));

@@ -24,6 +24,9 @@ impl Connection {
         if self.error.is_some() {
             return Err(CallError::Closed);
         }
+        if self.peer_draining().is_some() {
+            return Err(CallError::Draining);
+        }
         let Self { calls, ids, open, budget, refusals, .. } = self;
         calls.open(method, payload, options, &mut Context { now, ids, open, budget, refusals })
     }
@@ -34,7 +37,13 @@ impl Connection {
     ///
     /// As [`call`](Self::call); [`Blocked`](CallError::Blocked) announces room too.
     pub fn ready_to_call(&mut self) -> Result<(), CallError> {
-        if self.error.is_some() { Err(CallError::Closed) } else { self.calls.ready_to_call() }
+        if self.error.is_some() {
+            Err(CallError::Closed)
+        } else if self.peer_draining().is_some() {
+            Err(CallError::Draining)
+        } else {
+            self.calls.ready_to_call()
+        }
     }
 
     /// How many calls may be made now before one is [`Blocked`](CallError::Blocked).

@@ -28,6 +28,9 @@ impl Connection {
         if self.error.is_some() {
             return Err(PublishError::Closed);
         }
+        if self.peer_draining().is_some() {
+            return Err(PublishError::Draining);
+        }
         let Self { pubsub, ids, open, budget, refusals, .. } = self;
         pubsub.publish(topic, payload, options, &mut Context { now, ids, open, budget, refusals })
     }
@@ -38,7 +41,13 @@ impl Connection {
     ///
     /// As [`publish`](Self::publish); [`Blocked`](PublishError::Blocked) announces room too.
     pub fn ready_to_publish(&mut self) -> Result<(), PublishError> {
-        if self.error.is_some() { Err(PublishError::Closed) } else { self.pubsub.ready_to_publish() }
+        if self.error.is_some() {
+            Err(PublishError::Closed)
+        } else if self.peer_draining().is_some() {
+            Err(PublishError::Draining)
+        } else {
+            self.pubsub.ready_to_publish()
+        }
     }
 
     /// What became of a publication, once that is known. Taking it ends what there is to know.
@@ -119,6 +128,9 @@ impl Connection {
     ) -> Result<SubscriptionId, SubscribeError> {
         if self.error.is_some() {
             return Err(SubscribeError::Closed);
+        }
+        if self.peer_draining().is_some() {
+            return Err(SubscribeError::Draining);
         }
         let Self { pubsub, ids, open, budget, refusals, .. } = self;
         pubsub.subscribe(filter, options, &mut Context { now, ids, open, budget, refusals })

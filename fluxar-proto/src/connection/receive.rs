@@ -160,6 +160,9 @@ impl Connection {
         }
         if envelope.reference.is_none() {
             self.check_opening(envelope)?;
+            if let Some(refused) = self.refuse_drained(now, envelope) {
+                return refused;
+            }
         }
         let Self { calls, streams, pubsub, ids, open, budget, refusals, .. } = self;
         let cx = &mut Context { now, ids, open, budget, refusals };
@@ -262,6 +265,7 @@ impl Connection {
                 self.replies.push_back(envelope.id);
                 Ok(())
             }
+            (None, Some(verb::DRAIN)) => self.handle_drain(envelope),
             // Neither is ever answered.
             (None, Some(verb::HANDLED)) => self.handle_handled(envelope),
             (None, Some(verb::REKEY)) => self.drop_message(),
@@ -269,6 +273,7 @@ impl Connection {
             (Some(reference), _) if self.open.contains(reference) => {
                 Err(Violation::WrongRole(reference).into())
             }
+            (Some(reference), None) if self.drains.note_reply(reference) => Ok(()),
             (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {
                 Some(rtt) => {
                     self.events.push_back(Event::Pong { ping, rtt });

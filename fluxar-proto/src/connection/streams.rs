@@ -24,6 +24,9 @@ impl Connection {
         if self.error.is_some() {
             return Err(StreamError::Closed);
         }
+        if self.peer_draining().is_some() {
+            return Err(StreamError::Draining);
+        }
         let Self { streams, ids, open, budget, refusals, .. } = self;
         streams.open_stream(method, payload, options, &mut Context { now, ids, open, budget, refusals })
     }
@@ -34,7 +37,13 @@ impl Connection {
     ///
     /// As [`open_stream`](Self::open_stream); [`Blocked`](StreamError::Blocked) announces room too.
     pub fn ready_to_stream(&mut self) -> Result<(), StreamError> {
-        if self.error.is_some() { Err(StreamError::Closed) } else { self.streams.ready_to_stream() }
+        if self.error.is_some() {
+            Err(StreamError::Closed)
+        } else if self.peer_draining().is_some() {
+            Err(StreamError::Draining)
+        } else {
+            self.streams.ready_to_stream()
+        }
     }
 
     /// How many streams may be opened now before one is [`Blocked`](StreamError::Blocked).

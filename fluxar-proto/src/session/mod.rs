@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "proof rounds use the rest")]
 mod auth;
 mod budget;
+mod drain;
 mod error;
 mod heartbeat;
 #[allow(dead_code, reason = "proof rounds and resume use the rest")]
@@ -17,6 +18,8 @@ mod secret;
 
 pub use auth::{Auth, AuthKind};
 pub(crate) use budget::Budget;
+pub use drain::Drain;
+pub(crate) use drain::{DrainDue, Drains, fit as fit_drain};
 pub use error::{ConnectionError, HelloError, Origin, Timeout, Violation};
 pub(crate) use heartbeat::{Due, Heartbeat};
 #[allow(unused_imports, reason = "proof rounds and resume use the rest")]

@@ -5,6 +5,8 @@
 mod calls;
 mod closing;
 mod deadlines;
+mod drain;
+mod drain_peer;
 mod examples;
 mod flood;
 mod handshake;

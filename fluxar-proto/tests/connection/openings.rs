@@ -17,7 +17,6 @@ fn openings_of_what_is_not_negotiated_are_answered_in_the_form_of_their_type() {
         (Msg::opening(Kind::Message, id(1), "s").meta_uint(key::QOS, 1), Some(verb::NACK)),
         (Msg::opening(Kind::Message, id(1), "s").meta_uint(key::QOS, 2), Some(verb::NACK)),
         (Msg::opening(Kind::Control, id(1), verb::AUTH), None),
-        (Msg::opening(Kind::Control, id(1), verb::DRAIN), None),
         (Msg::opening(Kind::Control, id(1), "dance"), None),
     ];
     for (opening, target) in cases {

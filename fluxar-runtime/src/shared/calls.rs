@@ -254,6 +254,7 @@ impl State {
         use fluxar_proto::Code;
         let code = match error {
             CallError::Closed => return self.closed_error(),
+            CallError::Draining => Code::DRAINING,
             CallError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
             // What the peer would answer (§10.6).
             CallError::NoCalls => Code::RESOURCE_EXHAUSTED,

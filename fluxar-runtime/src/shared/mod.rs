@@ -362,6 +362,8 @@ impl State {
                 }
                 // Both change what `established` and `ended` say.
                 Event::Established => self.watchers.call_all(&mut chores.wakers),
+                // Whoever opens something from now on is told.
+                Event::Draining(_) => {}
                 _ => {
                     self.watchers.call_all(&mut chores.wakers);
                     self.queue.dissolve(&mut chores.wakers);

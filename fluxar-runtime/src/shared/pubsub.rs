@@ -123,6 +123,7 @@ impl Shared {
         let code = match error {
             SubscribeError::Closed => return self.lock().closed_error(),
             SubscribeError::TooMany { .. } => Code::RESOURCE_EXHAUSTED,
+            SubscribeError::Draining => Code::DRAINING,
             SubscribeError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
             SubscribeError::NotNegotiated => Code::UNIMPLEMENTED,
             _ => Code::INVALID_ARGUMENT,
@@ -314,6 +315,7 @@ impl State {
     pub(crate) fn publish_error(&self, error: PublishError) -> Error {
         let code = match error {
             PublishError::Closed => return self.closed_error(),
+            PublishError::Draining => Code::DRAINING,
             PublishError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
             PublishError::NoInflight => Code::RESOURCE_EXHAUSTED,
             PublishError::NotNegotiated => Code::UNIMPLEMENTED,

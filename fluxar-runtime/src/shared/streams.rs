@@ -280,6 +280,7 @@ impl State {
         use fluxar_proto::Code;
         let code = match error {
             StreamError::Closed => return self.closed_error(),
+            StreamError::Draining => Code::DRAINING,
             StreamError::TooLarge { .. } => Code::MESSAGE_TOO_LARGE,
             StreamError::NoStreams => Code::RESOURCE_EXHAUSTED,
             StreamError::NotNegotiated => Code::UNIMPLEMENTED,

@@ -5,8 +5,8 @@
 //!  RUNNING ---------> ANSWERING ------------------------------> (slot free)
 //!    |    \              | cancel: the answer is not sent
 //!    |     \             +------------------------------------> (slot free)
-//!    |      \ deadline                    respond
-//!    |       +--------> EXPIRED -------------------------------> (slot free, once `deadline_exceeded` was sent)
+//!    |      \ deadline, cut               respond
+//!    |       +--------> EXPIRED -------------------------------> (slot free, once the caller was told so)
 //!    | cancel, connection lost            respond
 //!    +----------------> WITHDRAWN -----------------------------> (slot free)
 //! ```
@@ -14,6 +14,7 @@
 //! A slot is free only when the application has responded, wanted or not: so the limit on calls bounds the handlers
 //! that run, and a peer gains nothing by cancelling what it called (§10.6).
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -50,15 +51,34 @@ enum State {
         /// What the answer counts for in the queue.
         len: usize,
     },
-    /// The deadline passed before the application responded.
+    /// The call has ended before the application responded: the deadline passed, or it was cut.
     Expired {
-        /// `deadline_exceeded` has left.
+        /// What the caller is told.
+        verdict: Verdict,
+        /// It has left.
         told: bool,
         /// The application has responded meanwhile.
         responded: bool,
     },
     /// Nobody waits any more.
     Withdrawn,
+}
+
+/// How a call ends that the application has not responded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    DeadlineExceeded,
+    /// This side leaves, and cannot wait any more (§8.6).
+    Cut,
+}
+
+impl Verdict {
+    fn error(self) -> Error {
+        match self {
+            Self::DeadlineExceeded => deadline_exceeded(),
+            Self::Cut => Error::unavailable("cut: the callee leaves"),
+        }
+    }
 }
 
 impl Inbound {
@@ -138,8 +158,8 @@ impl Calls {
             State::Answering { .. } | State::Expired { responded: true, .. } => {
                 return Err(RespondError::Gone);
             }
-            State::Expired { told: false, .. } => {
-                inbound.state = State::Expired { told: false, responded: true };
+            State::Expired { told: false, verdict, .. } => {
+                inbound.state = State::Expired { verdict, told: false, responded: true };
                 return Err(RespondError::Gone);
             }
             State::Expired { told: true, .. } | State::Withdrawn => {
@@ -176,9 +196,9 @@ impl Calls {
         };
         let (result, len, free) = match core::mem::replace(&mut inbound.state, State::Withdrawn) {
             State::Answering { result, len } => (result, len, true),
-            State::Expired { responded, .. } => {
-                inbound.state = State::Expired { told: true, responded };
-                (Err(deadline_exceeded()), 0, responded)
+            State::Expired { verdict, responded, .. } => {
+                inbound.state = State::Expired { verdict, told: true, responded };
+                (Err(verdict.error()), 0, responded)
             }
             State::Running | State::Withdrawn => return None,
         };
@@ -215,7 +235,7 @@ impl Calls {
                 self.free_request(request, open);
                 self.take_back(len);
             }
-            State::Expired { told: false, responded } => {
+            State::Expired { told: false, responded, .. } => {
                 if responded {
                     self.free_request(request, open);
                 }
@@ -231,10 +251,27 @@ impl Calls {
             return;
         };
         inbound.deadline = None;
-        if matches!(inbound.state, State::Running) {
-            inbound.state = State::Expired { told: false, responded: false };
-            self.enqueue(0, Ready::Answer(request));
-            self.events.push_back(CallEvent::Withdrawn(request, Withdrawn::DeadlineExceeded));
+        self.end_request(request, Verdict::DeadlineExceeded, Withdrawn::DeadlineExceeded);
+    }
+
+    /// Ends a running request for the caller; its slot stays taken until the application has responded.
+    fn end_request(&mut self, request: RequestId, verdict: Verdict, why: Withdrawn) {
+        let inbound = self.inbound.get_mut(request.slot).filter(|inbound| inbound.id == request.id);
+        let Some(inbound) = inbound.filter(|inbound| inbound.is_wanted()) else { return };
+        inbound.state = State::Expired { verdict, told: false, responded: false };
+        if let Some(at) = inbound.deadline.take() {
+            self.deadlines.remove(&(at, Timer::In(request)));
+        }
+        self.enqueue(0, Ready::Answer(request));
+        self.events.push_back(CallEvent::Withdrawn(request, why));
+    }
+
+    /// Cuts the requests that are running: this side leaves (§8.6).
+    pub(crate) fn cut(&mut self) {
+        let running = self.inbound.iter().filter(|(_, inbound)| inbound.is_wanted());
+        let running = running.map(|(slot, inbound)| RequestId { slot, id: inbound.id });
+        for request in running.collect::<Vec<_>>() {
+            self.end_request(request, Verdict::Cut, Withdrawn::ConnectionLost);
         }
     }
 

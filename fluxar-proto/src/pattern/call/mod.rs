@@ -220,6 +220,26 @@ impl Calls {
         Some(event)
     }
 
+    /// The peer takes nothing new any more: calls of ours that were not sent fail with `error`, and whoever waits for room
+    /// learns of it.
+    pub(crate) fn refuse_queued(&mut self, error: &Error, open: &mut OpenIds) {
+        let queued = self.outbound.iter().filter(|(_, out)| out.in_flight() == Some(false));
+        let queued = queued.map(|(slot, out)| CallId { slot, id: out.id });
+        for call in queued.collect::<Vec<_>>() {
+            self.end_call(call, open);
+            self.finish_call(call, Err(error.clone()), open);
+        }
+        if core::mem::take(&mut self.call_waits) {
+            self.events.push_back(CallEvent::Capacity);
+        }
+    }
+
+    /// Whether a call waits for its response, in either direction.
+    pub(crate) fn is_open(&self) -> bool {
+        self.outbound.iter().any(|(_, out)| out.in_flight().is_some())
+            || self.inbound.iter().any(|(_, request)| request.is_wanted())
+    }
+
     /// The connection ends in order: every call of ours fails and every running request of the peer is withdrawn,
     /// but what the peer is owed, its answers, may still be sent.
     pub(crate) fn wind_up(&mut self, why: &ConnectionError, open: &mut OpenIds) {

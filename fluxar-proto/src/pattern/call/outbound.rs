@@ -204,7 +204,7 @@ impl Calls {
     }
 
     /// Nothing more is sent for the call. Whether it was sent itself, or `None` where it has its outcome.
-    fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
+    pub(super) fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
         let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
         let sent = out.in_flight()?;
         open.remove(call.id, Entity::CallOut(call.slot));

@@ -167,6 +167,8 @@ pub enum CallError {
     NoCalls,
     /// The connection is closed or closing.
     Closed,
+    /// The peer is about to leave, and takes nothing new (§8.6).
+    Draining,
     /// The message is larger than the peer takes.
     TooLarge {
         /// Bytes that the message has.
@@ -212,6 +214,7 @@ impl fmt::Display for CallError {
             Self::Blocked => f.write_str("no room for another call now"),
             Self::NoCalls => f.write_str("the peer takes no calls"),
             Self::Closed => f.write_str("the connection is closed"),
+            Self::Draining => f.write_str("the peer is about to leave"),
             Self::TooLarge { len, limit } => {
                 write!(f, "a message of {len} bytes, where the peer takes {limit}")
             }

@@ -16,6 +16,8 @@ pub enum PublishError {
     NotNegotiated,
     /// The connection is closed or closing.
     Closed,
+    /// The peer is about to leave, and takes nothing new (§8.6).
+    Draining,
     /// The peer takes no messages with acknowledgement at all.
     NoInflight,
     /// A message of an earlier session goes on already.
@@ -43,6 +45,8 @@ pub enum SubscribeError {
     NotNegotiated,
     /// The connection is closed or closing.
     Closed,
+    /// The peer is about to leave, and takes nothing new (§8.6).
+    Draining,
     /// We have as many subscriptions as the peer takes.
     TooMany {
         /// How many it takes.
@@ -90,6 +94,7 @@ impl fmt::Display for PublishError {
             Self::Blocked => f.write_str("no room for another publication now"),
             Self::NotNegotiated => f.write_str("the peer has no publish/subscribe"),
             Self::Closed => f.write_str("the connection is closed"),
+            Self::Draining => f.write_str("the peer is about to leave"),
             Self::NoInflight => f.write_str("the peer takes no messages with acknowledgement"),
             Self::Resumed => f.write_str("a publication with this id goes on already"),
             Self::TooLarge { len, limit } => too_large(f, *len, *limit),
@@ -105,6 +110,7 @@ impl fmt::Display for SubscribeError {
             Self::Blocked => f.write_str("no room for another subscription now"),
             Self::NotNegotiated => f.write_str("the peer has no publish/subscribe"),
             Self::Closed => f.write_str("the connection is closed"),
+            Self::Draining => f.write_str("the peer is about to leave"),
             Self::TooMany { limit } => write!(f, "the peer takes no more than {limit} subscriptions"),
             Self::TooLarge { len, limit } => too_large(f, *len, *limit),
             Self::BadFilter(error) => write!(f, "bad filter: {error}"),

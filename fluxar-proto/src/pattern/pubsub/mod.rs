@@ -21,6 +21,7 @@ mod subscriber;
 mod subscription;
 mod types;
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use self::desk::{Desk, Notice, Patience, batch};
@@ -35,7 +36,7 @@ use self::subscriber::Subscriber;
 use self::subscription::Subscription;
 pub use self::types::*;
 use super::{Context, Home, OpenIds, Outgoing, Owner, Target};
-use crate::message::{Kind, verb};
+use crate::message::{Error, Kind, verb};
 use crate::session::{ConnectionError, Limits};
 use crate::time::Instant;
 
@@ -305,6 +306,28 @@ impl PubSub {
 
     pub(crate) fn poll_event(&mut self) -> Option<PubSubEvent> {
         self.desk.events.pop_front()
+    }
+
+    /// The peer takes nothing new any more: subscriptions of ours that were not sent end with `error`, publications that were
+    /// not sent are lost, and whoever waits for room learns of it.
+    pub(crate) fn refuse_queued(&mut self, error: &Error, open: &mut OpenIds) {
+        let Self { publications, subscriptions, desk, .. } = self;
+        let fresh =
+            subscriptions.iter().filter(|(_, one)| matches!(one.state, subscription::State::New { .. }));
+        for slot in fresh.map(|(slot, _)| slot).collect::<Vec<_>>() {
+            let Some(subscription) = subscriptions.get_mut(slot) else { continue };
+            subscription.over(Some(error.clone()), desk, open);
+        }
+        desk.notices.retain(|notice| !matches!(notice, Notice::Subscribe(_)));
+        publications.refuse_queued(error, desk);
+    }
+
+    /// Whether a message with acknowledgement is not settled, or a delivery not sent, in either direction.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.publications.unsettled() > 0
+            || self.receiver.len() > 0
+            || self.subscriptions.iter().any(|(_, subscription)| subscription.receiver.len() > 0)
+            || self.subscribers.iter().any(|(_, subscriber)| subscriber.is_unsettled())
     }
 
     /// The connection ends in order: what waits for an answer is lost and all subscriptions are over, but what was published

@@ -102,7 +102,7 @@ impl Publications {
     }
 
     /// Messages that are queued or not settled.
-    fn unsettled(&self) -> usize {
+    pub(super) fn unsettled(&self) -> usize {
         self.queue.len() + self.sender.len()
     }
 
@@ -291,6 +291,26 @@ impl Publications {
         self.held -= MESSAGE_COST;
         self.relieve(desk);
         Ok(())
+    }
+
+    /// The peer takes nothing new any more: what was not sent yet is lost. What is only to be released goes on.
+    pub(super) fn refuse_queued(&mut self, error: &Error, desk: &mut Desk) {
+        let released = |queued: &Queued| queued.released;
+        let (goes_on, lost) = core::mem::take(&mut self.queue).into_iter().partition(released);
+        self.queue = goes_on;
+        let lost: VecDeque<Queued> = lost;
+        for queued in lost {
+            self.held -= queued.content.weight();
+            let Some((id, slot)) = queued.named else { continue };
+            let attempts = queued.attempts;
+            let mut error = error.clone();
+            // Of what became of an earlier attempt nobody knows.
+            error.processed = error.processed.filter(|_| attempts == 0);
+            self.settle(PublicationId { slot, id }, Fate::Lost { error, attempts }, desk);
+        }
+        if core::mem::take(&mut self.waits) {
+            desk.events.push_back(PubSubEvent::Capacity);
+        }
     }
 
     /// The connection ends: what was published with acknowledgement is lost. The rest may still be sent.

@@ -33,6 +33,11 @@ impl PubSub {
             && matches!(envelope.meta.get_u64(key::QOS), Some(1 | 2))
     }
 
+    /// Which attempt of a publication comes.
+    pub(crate) fn attempt_of(&self, envelope: &Envelope<'_>) -> u32 {
+        Said::read(envelope.meta).0.attempt
+    }
+
     /// A message of type subscribe, unsubscribe or message came.
     pub(crate) fn handle(
         &mut self,

@@ -207,6 +207,11 @@ impl Subscriber {
         }
     }
 
+    /// Whether something is to be delivered, or was and is not settled.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.queue.is_empty() || self.sender.len() > 0
+    }
+
     /// Nothing more is delivered. The application is told of what was to be, and that it is over.
     pub(super) fn over(&mut self, why: &Error, desk: &mut Desk, open: &mut OpenIds) {
         let granted = self.granted().unwrap_or_default();

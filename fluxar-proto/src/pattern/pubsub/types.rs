@@ -155,7 +155,7 @@ pub enum Fate {
         /// How often it was sent.
         attempts: u32,
     },
-    /// The connection ended before.
+    /// The connection ended before, or the peer is about to leave and takes nothing new.
     Lost {
         /// Why; with `processed: false` where it was never sent.
         error: Error,

@@ -264,6 +264,36 @@ impl Streams {
         }
     }
 
+    /// The peer takes nothing new any more: streams of ours that were not sent fail with `error`, and whoever waits for room
+    /// learns of it.
+    pub(crate) fn refuse_queued(&mut self, error: &Error, open: &mut OpenIds) {
+        self.end_where(error, open, |stream| matches!(stream.phase, Phase::Idle { .. }));
+        if core::mem::take(&mut self.waiting) {
+            self.events.push_back(StreamEvent::Capacity);
+        }
+    }
+
+    /// Cuts the streams that are open: this side leaves (§8.6).
+    pub(crate) fn cut(&mut self, error: &Error, open: &mut OpenIds) {
+        self.end_where(error, open, Stream::is_live);
+    }
+
+    fn end_where(&mut self, error: &Error, open: &mut OpenIds, which: impl Fn(&Stream) -> bool) {
+        let ended = self.streams.iter().filter(|(_, stream)| which(stream));
+        let ended = ended.map(|(_, stream)| (stream.id, stream.ours));
+        for (id, ours) in ended.collect::<Vec<_>>() {
+            self.fail_with(id, error.clone(), open);
+            if !ours {
+                self.withdraw(id, Withdrawn::ConnectionLost);
+            }
+        }
+    }
+
+    /// Whether a stream is open, whoever has opened it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.streams.iter().any(|(_, stream)| !stream.is_closed())
+    }
+
     /// The connection ends: so do its streams.
     pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
         self.lose(why, open, |_| true);

@@ -177,6 +177,8 @@ pub enum StreamError {
     NotNegotiated,
     /// The connection is closed or closing.
     Closed,
+    /// The peer is about to leave, and takes nothing new (§8.6).
+    Draining,
     /// The message is larger than the peer takes.
     TooLarge {
         /// Bytes that the message has.
@@ -216,6 +218,7 @@ impl fmt::Display for StreamError {
             Self::NoStreams => f.write_str("the peer takes no streams"),
             Self::NotNegotiated => f.write_str("the peer has no streams"),
             Self::Closed => f.write_str("the connection is closed"),
+            Self::Draining => f.write_str("the peer is about to leave"),
             Self::TooLarge { len, limit } => {
                 write!(f, "a message of {len} bytes, where the peer takes {limit}")
             }
