@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &PingArgs) -> Result<(), Failure> {
     print(one_line(&format!("connected to {} ({agent}) in {took}", client.remote())))?;
     let mut tally = Tally::default();
     let ended = unless_interrupted(ping(&client, args, &mut tally)).await.unwrap_or(Ok(()));
-    let summed_up = print(format_args!("--- {}\n{tally}", one_line(client.remote())));
+    let summed_up = print(format_args!("--- {}\n{tally}", one_line(&client.remote())));
     client.shut_down().await;
     ended.and(summed_up)?;
     if tally.answered == 0 { Err(Failure::silent(Exit::Failed)) } else { Ok(()) }

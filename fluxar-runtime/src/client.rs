@@ -22,6 +22,7 @@ use crate::settings::{Settings, setters};
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::stream_request::StreamRequest;
+use crate::upkeep::Upkeep;
 
 /// A connection that this side has dialled. It is a [`Peer`] that also can be called back; once it is dropped, the
 /// connection is closed.
@@ -147,10 +148,13 @@ impl<R: Runtime> ClientBuilder<R> {
         let began = clock.now();
         let dialled = dial(&self.runtime, &address, self.settings.config.handshake_timeout).await;
         let link = dialled.map_err(|error| ConnectError::Io(address.clone(), error))?;
-        let connection = Connection::initiate(self.settings.config.clone(), began, ids);
+        let mut settings = self.settings;
+        // Nobody dials again.
+        settings.configure(|config| config.resume = false);
+        let connection = Connection::initiate(settings.config.clone(), began, ids);
         let remote = link.remote();
-        let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
-        let shared = Shared::new(connection, clock, remote, self.settings.call_timeout, hub.tasks().clone());
+        let hub = settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
+        let shared = Shared::new(connection, clock, remote, settings.call_timeout, hub.tasks().clone());
         if let Some(store) = self.store {
             let keeper = Keeper::new(store);
             Keeper::start(
@@ -162,13 +166,14 @@ impl<R: Runtime> ClientBuilder<R> {
         let driver = Driver::new(
             &self.runtime,
             link,
-            shared.clone(),
-            self.router.clone(),
-            hub.clone(),
-            &self.settings,
+            shared.link(),
+            Upkeep::new(shared.clone(), self.router.clone(), hub.clone()),
+            &settings,
             BytesMut::new(),
         );
-        self.runtime.spawn(driver);
+        self.runtime.spawn(async move {
+            driver.await;
+        });
         let client =
             Client { peer: Peer::new(shared.clone()), hub, router: self.router, runtime: self.runtime };
         shared.established().await?;

@@ -1,22 +1,19 @@
-//! The driver: the one task of a connection that reads, writes and keeps time.
+//! The driver: the one task of a link that reads, writes and keeps the time of its connection.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fluxar_proto::frame;
-use fluxar_proto::{ConnectionError, Instant, Timeout, TransmitBuf};
+use fluxar_proto::{Connection, ConnectionError, Instant, Timeout, TransmitBuf};
 
 use crate::farewell::poll_discard;
-use crate::handler::Router;
-use crate::hub::Hub;
 use crate::runtime::{Link, Runtime, Timer};
 use crate::settings::Settings;
-use crate::shared::{Chores, Shared};
+use crate::upkeep::{LinkEnd, STOPPED, Upkeep};
 
 /// How much is read at once, at most, in bytes.
 const READ_MAX: usize = 64 << 10;
@@ -51,14 +48,12 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// within the time that closing may take in all.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Drives one connection over one link, to its end.
+/// Drives one connection over one link, to the end of either.
 pub(crate) struct Driver<R: Runtime> {
     link: R::Link,
-    shared: Arc<Shared>,
-    router: Router,
-    /// Where what the peer publishes goes, and what it subscribes to comes from. The driver alone keeps it, so that no handle
-    /// does.
-    hub: Hub,
+    /// The number of this link: where the connection has another one, or none, it is no business of ours any more.
+    number: u64,
+    upkeep: Upkeep,
     write_timeout: Duration,
     close_timeout: Duration,
     input: BytesMut,
@@ -80,7 +75,10 @@ pub(crate) struct Driver<R: Runtime> {
     broken: Option<(Instant, String)>,
     timer: R::Timer,
     armed: Option<Instant>,
-    chores: Chores,
+    /// Another link is about to take over (§9.8): nothing is handed in or written until it has, or has not.
+    frozen: bool,
+    /// What was read when that began.
+    withheld: Option<io::Result<usize>>,
     ending: Ending,
 }
 
@@ -94,24 +92,24 @@ enum Ending {
 }
 
 impl<R: Runtime> Driver<R> {
+    /// Drives `link`, which is the connection's under this `number`; `input` was read from it already.
     pub(crate) fn new(
         runtime: &R,
         link: R::Link,
-        shared: Arc<Shared>,
-        router: Router,
-        hub: Hub,
+        number: u64,
+        upkeep: Upkeep,
         settings: &Settings,
         input: BytesMut,
     ) -> Self {
-        let now = shared.clock().now();
+        let clock = upkeep.shared.clock();
+        let now = clock.now();
         let input_is_empty = input.is_empty();
         Self {
-            timer: runtime.timer(shared.clock().to_runtime(now)),
+            timer: runtime.timer(clock.to_runtime(now)),
             armed: Some(now),
             link,
-            shared,
-            router,
-            hub,
+            number,
+            upkeep,
             write_timeout: settings.write_timeout,
             close_timeout: settings.config.close_timeout,
             input,
@@ -124,15 +122,19 @@ impl<R: Runtime> Driver<R> {
             flush: None,
             stalled: None,
             broken: None,
-            chores: Chores::default(),
+            frozen: false,
+            withheld: None,
             ending: Ending::NotYet,
         }
     }
 
     /// Reads what there is, once. Ready where something has come: bytes, the end, or an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.read_closed {
+        if self.read_closed || self.frozen {
             return Poll::Pending;
+        }
+        if let Some(read) = self.withheld.take() {
+            return Poll::Ready(read);
         }
         if self.unhandled {
             return Poll::Ready(Ok(self.input.len()));
@@ -153,28 +155,25 @@ impl<R: Runtime> Driver<R> {
         frame::missing(&self.input).min(self.input.len().max(READ_MAX)).max(self.read_size)
     }
 
-    /// One turn with the lock: hands in what was read, takes out what has happened and what is to be written.
-    fn turn(&mut self, cx: &mut Context<'_>, read: Poll<io::Result<usize>>) -> Turned {
-        let now = self.shared.clock().now();
-        let mut state = self.shared.lock();
-        // Every error is sticky and queues what the peer is to be told: the end is noticed by `is_closed`.
-        match read {
-            // What it said first is the reason.
-            Poll::Ready(Ok(0) | Err(_)) if self.broken.is_some() => self.read_closed = true,
-            Poll::Ready(Ok(0)) => {
-                self.read_closed = true;
-                state.connection.handle_eof(now, self.input.len()).ok();
-            }
-            Poll::Ready(Ok(_)) => {
-                let burst = if state.connection.in_flight() > 0 { BURST } else { BULK_BURST };
-                let handled = state.connection.handle_some_input(now, &mut self.input, burst);
-                self.unhandled = handled.unwrap_or(false);
-            }
-            Poll::Ready(Err(error)) => {
-                self.read_closed = true;
-                state.connection.abort(now, ConnectionError::Transport(error.to_string()));
-            }
-            Poll::Pending => {}
+    /// One turn with the lock: hands in what was read, takes out what has happened and what is to be written. `None`
+    /// where the link is not the connection's any more.
+    fn turn(&mut self, cx: &mut Context<'_>, read: Poll<io::Result<usize>>) -> Option<Turned> {
+        let shared = self.upkeep.shared.clone();
+        let now = shared.clock().now();
+        let mut state = shared.lock();
+        if state.connection.link() != self.number {
+            return None;
+        }
+        let thawed = std::mem::replace(&mut self.frozen, state.connection.is_frozen()) && !self.frozen;
+        if self.frozen {
+            // What is not handed in is not handled either, so that what the other link was told stays true (§9.8).
+            self.withheld = self.withheld.take().or(match read {
+                Poll::Ready(read) => Some(read),
+                Poll::Pending => None,
+            });
+            self.stalled = None;
+        } else {
+            self.hand_in(now, &mut state.connection, read);
         }
         if state.connection.poll_timeout().is_some_and(|at| at <= now) {
             state.connection.handle_timeout(now).ok();
@@ -183,25 +182,21 @@ impl<R: Runtime> Driver<R> {
             state.connection.abort(now, ConnectionError::TimedOut(Timeout::Write));
             self.out = TransmitBuf::new();
         }
-        let added = match &self.broken {
-            None => state.connection.poll_transmit(now, &mut self.out),
-            // Why nothing can be sent any more may be among what has still to be read: the peer's `close`.
-            Some((since, why)) => {
-                if self.read_closed || state.connection.error().is_some() || now - *since >= FLUSH {
-                    state.connection.abort(now, ConnectionError::Transport(why.clone()));
-                }
-                0
-            }
-        };
-        state.drain_events(&mut self.chores);
-        let in_line = state.expire_queue(now, &mut self.chores);
-        state.arm(cx);
+        let added = self.take_out(now, &mut state.connection);
+        state.drain_events(&mut self.upkeep.chores);
+        let in_line = state.expire_queue(now, &mut self.upkeep.chores);
+        let number = state.connection.link();
         let turned = Turned {
+            lost: (number != self.number).then_some(number),
+            thawed,
             crowded: added > 0 && state.connection.in_flight() > 1,
             more: self.broken.is_none() && state.connection.wants_transmit(),
             closed: state.connection.is_closed(),
             deadline: [state.connection.poll_timeout(), in_line].into_iter().flatten().min(),
         };
+        if turned.lost.is_none() {
+            state.arm(cx);
+        }
         let ending = state.connection.error().is_some();
         drop(state);
         if ending {
@@ -213,33 +208,44 @@ impl<R: Runtime> Driver<R> {
                 self.out = TransmitBuf::new();
             }
         }
-        turned
+        Some(turned)
     }
 
-    /// Wakes and starts what the turn brought, without the lock. Whether there was anything.
-    fn do_chores(&mut self) -> bool {
-        let chores = &self.chores;
-        let busy = !chores.wakers.is_empty()
-            || !chores.requests.is_empty()
-            || !chores.streams.is_empty()
-            || !chores.for_hub.is_empty();
-        self.chores.wakers.drain(..).for_each(Waker::wake);
-        for request in self.chores.requests.drain(..) {
-            self.router.dispatch(self.shared.request(request));
+    /// Every error is sticky and queues what the peer is to be told: the end is noticed by `is_closed`.
+    fn hand_in(&mut self, now: Instant, connection: &mut Connection, read: Poll<io::Result<usize>>) {
+        match read {
+            // What it said first is the reason.
+            Poll::Ready(Ok(0) | Err(_)) if self.broken.is_some() => self.read_closed = true,
+            Poll::Ready(Ok(0)) => {
+                self.read_closed = true;
+                connection.handle_eof(now, self.input.len()).ok();
+            }
+            Poll::Ready(Ok(_)) => {
+                let burst = if connection.in_flight() > 0 { BURST } else { BULK_BURST };
+                let handled = connection.handle_some_input(now, &mut self.input, burst);
+                self.unhandled = handled.unwrap_or(false);
+            }
+            Poll::Ready(Err(error)) => {
+                self.read_closed = true;
+                connection.abort(now, ConnectionError::Transport(error.to_string()));
+            }
+            Poll::Pending => {}
         }
-        for opening in self.chores.streams.drain(..) {
-            self.router.dispatch_stream(self.shared.stream_request(opening));
-        }
-        self.run_hub();
-        busy
     }
 
-    /// Has what was published and subscribed to handled.
-    fn run_hub(&mut self) {
-        if let Some(keeper) = self.shared.keeper() {
-            keeper.take(&self.shared, &mut self.chores.for_hub);
+    /// What is to be written; how much that is, in bytes.
+    fn take_out(&mut self, now: Instant, connection: &mut Connection) -> usize {
+        match &self.broken {
+            _ if self.frozen => 0,
+            None => connection.poll_transmit(now, &mut self.out),
+            // Why nothing can be sent any more may be among what has still to be read: the peer's `close`.
+            Some((since, why)) => {
+                if self.read_closed || connection.error().is_some() || now - *since >= FLUSH {
+                    connection.abort(now, ConnectionError::Transport(why.clone()));
+                }
+                0
+            }
         }
-        self.hub.run(&self.shared, &mut self.chores.for_hub);
     }
 
     /// Writes until all is written or the transport takes no more.
@@ -256,7 +262,7 @@ impl<R: Runtime> Driver<R> {
                 Poll::Ready(Ok(written)) => written,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.stalled.get_or_insert_with(|| self.shared.clock().now());
+                    self.stalled.get_or_insert_with(|| self.upkeep.shared.clock().now());
                     return Poll::Pending;
                 }
             };
@@ -276,7 +282,7 @@ impl<R: Runtime> Driver<R> {
             self.arm(deadline);
         }
         while self.timer.poll_expired(cx).is_ready() {
-            if self.shared.clock().now() >= deadline {
+            if self.upkeep.shared.clock().now() >= deadline {
                 self.armed = None;
                 return Poll::Ready(());
             }
@@ -286,11 +292,14 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn arm(&mut self, at: Instant) {
-        self.timer.reset(self.shared.clock().to_runtime(at));
+        self.timer.reset(self.upkeep.shared.clock().to_runtime(at));
         self.armed = Some(at);
     }
 
     fn deadline(&self, core: Option<Instant>) -> Option<Instant> {
+        if self.frozen {
+            return core;
+        }
         let stall = self.stalled.map(|since| since + self.write_timeout);
         let broken = self.broken.as_ref().map(|(since, _)| *since + FLUSH);
         [core, stall, self.flush, broken].into_iter().flatten().min()
@@ -306,7 +315,7 @@ impl<R: Runtime> Driver<R> {
         loop {
             match &mut self.ending {
                 Ending::NotYet => {
-                    let until = self.within(self.shared.clock().now() + LINGER);
+                    let until = self.within(self.upkeep.shared.clock().now() + LINGER);
                     self.ending = Ending::ShuttingDown(until);
                 }
                 Ending::ShuttingDown(until) => {
@@ -341,8 +350,17 @@ impl<R: Runtime> Driver<R> {
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
         let read = self.poll_read(cx);
         let idle = read.is_pending();
-        let turned = self.turn(cx, read);
-        let busy = self.do_chores();
+        let Some(turned) = self.turn(cx, read) else { return Poll::Ready(Round::Over(LinkEnd::Replaced)) };
+        let busy = self.upkeep.do_chores();
+        if let Some(number) = turned.lost {
+            return Poll::Ready(Round::Over(LinkEnd::Lost(number)));
+        }
+        if self.frozen {
+            return self.poll_timer(cx, turned.deadline).map(|()| Round::Again);
+        }
+        if turned.thawed {
+            return Poll::Ready(Round::Again);
+        }
         // Whoever was woken goes first, before more is taken in: what it says can be on its way, and be handled at the
         // other end, while this side handles the rest.
         if busy && self.unhandled && self.out.is_empty() {
@@ -360,7 +378,7 @@ impl<R: Runtime> Driver<R> {
         let blocked = match self.poll_write(cx) {
             Poll::Ready(Ok(())) => false,
             Poll::Ready(Err(error)) => {
-                let now = self.shared.clock().now();
+                let now = self.upkeep.shared.clock().now();
                 self.broken.get_or_insert((now, error.to_string()));
                 self.out = TransmitBuf::new();
                 return Poll::Ready(Round::Again);
@@ -368,7 +386,7 @@ impl<R: Runtime> Driver<R> {
             Poll::Pending => true,
         };
         if turned.closed && !blocked {
-            return Poll::Ready(Round::Over);
+            return Poll::Ready(Round::Over(LinkEnd::Over));
         }
         if !idle || (turned.more && !blocked) {
             return Poll::Ready(Round::Again);
@@ -383,6 +401,10 @@ impl<R: Runtime> Driver<R> {
 
 /// What the driver learned in its turn with the lock.
 struct Turned {
+    /// The link is lost, and the connection goes on without one under this number.
+    lost: Option<u64>,
+    /// The link is ours alone again.
+    thawed: bool,
     /// Several calls are under way, and there is something to write.
     crowded: bool,
     /// There is more to write than was taken.
@@ -397,22 +419,24 @@ struct Turned {
 enum Round {
     Again,
     Yielded,
-    Over,
+    Over(LinkEnd),
 }
 
 impl<R: Runtime> Future for Driver<R> {
-    type Output = ();
+    type Output = LinkEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEnd> {
         let this = &mut *self;
         if !matches!(this.ending, Ending::NotYet) {
-            return this.poll_ending(cx);
+            return this.poll_ending(cx).map(|()| LinkEnd::Over);
         }
         for _ in 0..ROUNDS {
             match std::task::ready!(this.poll_round(cx)) {
                 Round::Again => {}
                 Round::Yielded => return Poll::Pending,
-                Round::Over => return this.poll_ending(cx),
+                Round::Over(LinkEnd::Over) => return this.poll_ending(cx).map(|()| LinkEnd::Over),
+                // The transport is dropped as it is: there is nothing more to be said on it (§9.8).
+                Round::Over(end) => return Poll::Ready(end),
             }
         }
         cx.waker().wake_by_ref();
@@ -423,13 +447,19 @@ impl<R: Runtime> Future for Driver<R> {
 /// The end of the link; or the runtime went down, or dropped the task. Whoever waits must learn of it.
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
-        let now = self.shared.clock().now();
-        let mut state = self.shared.lock();
-        state.connection.abort(now, ConnectionError::Transport("the connection's task was stopped".into()));
-        state.drain_events(&mut self.chores);
-        state.unlink(&mut self.chores);
+        let upkeep = &mut self.upkeep;
+        let now = upkeep.shared.clock().now();
+        let mut state = upkeep.shared.lock();
+        if state.connection.link() != self.number {
+            return;
+        }
+        state.connection.abort(now, ConnectionError::Transport(STOPPED.into()));
+        state.drain_events(&mut upkeep.chores);
+        // A session that outlives its link is with whoever keeps it.
+        if !state.connection.is_detached() {
+            state.unlink(&mut upkeep.chores);
+        }
         drop(state);
-        self.chores.wakers.drain(..).for_each(Waker::wake);
-        self.run_hub();
+        upkeep.wind_up();
     }
 }

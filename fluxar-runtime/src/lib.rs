@@ -40,6 +40,7 @@ mod stream_sender;
 mod subscribe;
 mod tasks;
 mod turn;
+mod upkeep;
 
 pub use address::{Address, AddressError, Transport};
 pub use call::{Call, Calling, OpenCall};

@@ -118,8 +118,8 @@ impl Peer {
         self.shared.peer_info()
     }
 
-    /// Where the peer is, for people to read.
-    pub fn remote(&self) -> &str {
+    /// Where the peer is, for people to read: at the other end of the latest link of the connection.
+    pub fn remote(&self) -> String {
         self.shared.remote()
     }
 

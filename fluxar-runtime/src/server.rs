@@ -28,6 +28,7 @@ use crate::shared::Shared;
 use crate::store::Store;
 use crate::stream_request::StreamRequest;
 use crate::subscribe::{Subscribe, SubscribeMessages};
+use crate::upkeep::{Detached, Hold, LinkEnd, Upkeep};
 
 /// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -419,16 +420,13 @@ impl<R: Runtime> Accept<R> {
             // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
             self.runtime.spawn(async move { hook(peer).await });
         }
-        Driver::new(
-            &self.runtime,
-            link,
-            shared,
-            self.router.clone(),
-            self.hub.clone(),
-            &self.settings,
-            input,
-        )
-        .await;
+        let number = shared.link();
+        let upkeep = || Upkeep::new(shared.clone(), self.router.clone(), self.hub.clone());
+        let _hold = Hold::new(upkeep());
+        let driver = Driver::new(&self.runtime, link, number, upkeep(), &self.settings, input);
+        if let LinkEnd::Lost(number) = driver.await {
+            Detached::new(upkeep(), number).await;
+        }
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) struct Shared {
     /// Unlike that of every other connection.
     number: u64,
     clock: Clock,
-    remote: String,
     call_timeout: Option<Duration>,
     tasks: Tasks,
     keeper: OnceLock<Arc<Keeper>>,
@@ -45,13 +44,15 @@ pub(crate) struct Shared {
 /// What is behind the lock.
 pub(crate) struct State {
     pub(crate) connection: Connection,
+    /// Where the peer is: at the other end of the latest link.
+    remote: String,
     /// Taken by whoever gives the driver something to do, so that many operations make one wake-up.
     driver: Option<Waker>,
     calls: Table<Waiter>,
     requests: Table<Running>,
     streams: Table<Streaming>,
     pubsub: PubSubState,
-    pings: Vec<(Id, Option<Waker>, Option<Duration>)>,
+    pings: Vec<Pinging>,
     /// Those turned away with `Blocked`.
     pub(crate) queue: Queue,
     /// Those that wait for the handshake or for the end.
@@ -61,6 +62,13 @@ pub(crate) struct State {
     /// Wakers that nobody needs any more. They may hold the last reference to a task, and so to what uses this very
     /// connection when it is dropped: they go once the lock is released.
     discarded: Vec<Waker>,
+}
+
+/// Somebody waits for the reply to a ping.
+struct Pinging {
+    ping: Id,
+    waker: Option<Waker>,
+    answer: Option<Result<Duration, Error>>,
 }
 
 /// The lock on a connection's state.
@@ -128,6 +136,7 @@ impl Shared {
         let stalled = Arc::<AtomicUsize>::default();
         let state = State {
             connection,
+            remote,
             driver: None,
             calls: Table::default(),
             requests: Table::default(),
@@ -143,7 +152,6 @@ impl Shared {
             state: Mutex::new(state),
             number,
             clock,
-            remote,
             call_timeout,
             tasks,
             keeper: OnceLock::new(),
@@ -171,8 +179,14 @@ impl Shared {
         self.call_timeout
     }
 
-    pub(crate) fn remote(&self) -> &str {
-        &self.remote
+    /// Where the peer is, for people to read.
+    pub(crate) fn remote(&self) -> String {
+        self.guard().remote.clone()
+    }
+
+    /// The number of the connection's link.
+    pub(crate) fn link(&self) -> u64 {
+        self.guard().connection.link()
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -220,7 +234,7 @@ impl Shared {
                 return Err(error.call_error(false));
             }
             let ping = state.connection.ping(now);
-            state.pings.extend(ping.map(|ping| (ping, None, None)));
+            state.pings.extend(ping.map(|ping| Pinging { ping, waker: None, answer: None }));
             Ok(ping)
         })
     }
@@ -230,22 +244,22 @@ impl Shared {
         if let Some(error) = state.connection.error() {
             return Poll::Ready(Err(error.call_error(true)));
         }
-        let Some((_, waker, rtt)) = state.pings.iter_mut().find(|(id, ..)| *id == ping) else {
+        let Some(pinging) = state.pings.iter_mut().find(|pinging| pinging.ping == ping) else {
             return Poll::Pending;
         };
-        if let Some(rtt) = *rtt {
-            return Poll::Ready(Ok(rtt));
+        if let Some(answer) = &pinging.answer {
+            return Poll::Ready(answer.clone());
         }
-        let replaced = register(waker, cx);
+        let replaced = register(&mut pinging.waker, cx);
         state.discard(replaced);
         Poll::Pending
     }
 
     pub(crate) fn forget_ping(&self, ping: Id) {
         let mut state = self.lock();
-        if let Some(at) = state.pings.iter().position(|(id, ..)| *id == ping) {
-            let (_, waker, _) = state.pings.remove(at);
-            state.discard(waker);
+        if let Some(at) = state.pings.iter().position(|pinging| pinging.ping == ping) {
+            let pinging = state.pings.remove(at);
+            state.discard(pinging.waker);
         }
     }
 
@@ -310,6 +324,14 @@ impl Shared {
     }
 }
 
+impl Pinging {
+    /// What has become of it, unless that is known already.
+    fn end(&mut self, answer: Result<Duration, Error>, chores: &mut Chores) {
+        self.answer.get_or_insert(answer);
+        chores.wakers.extend(self.waker.take());
+    }
+}
+
 impl State {
     /// The driver is about to rest: whoever operates from now on wakes it.
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) {
@@ -355,11 +377,17 @@ impl State {
                 Event::PubSub(event) => self.handle_pubsub_event(event, chores),
                 Event::Pong { ping, rtt } => {
                     // A peer answers in order, and may leave some out (§8.3): those before get no answer of their own.
-                    for (_, waker, answer) in self.pings.iter_mut().filter(|(id, ..)| *id <= ping) {
-                        answer.get_or_insert(rtt);
-                        chores.wakers.extend(waker.take());
+                    for pinging in self.pings.iter_mut().filter(|pinging| pinging.ping <= ping) {
+                        pinging.end(Ok(rtt), chores);
                     }
                 }
+                // Nobody will answer what was asked on the link that is gone (§9.7).
+                Event::Detached(why) => {
+                    for pinging in &mut self.pings {
+                        pinging.end(Err(why.call_error(true).into_outcome()), chores);
+                    }
+                }
+                Event::Resumed { .. } => {}
                 // Both change what `established` and `ended` say.
                 Event::Established => self.watchers.call_all(&mut chores.wakers),
                 // Whoever opens something from now on is told.
@@ -368,7 +396,7 @@ impl State {
                     self.watchers.call_all(&mut chores.wakers);
                     self.queue.dissolve(&mut chores.wakers);
                     self.withdraw_streams(&mut chores.wakers);
-                    chores.wakers.extend(self.pings.iter_mut().filter_map(|(_, waker, _)| waker.take()));
+                    chores.wakers.extend(self.pings.iter_mut().filter_map(|pinging| pinging.waker.take()));
                     chores.for_hub.push(ForHub::Closed);
                 }
             }
