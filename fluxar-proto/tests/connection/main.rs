@@ -7,6 +7,7 @@ mod closing;
 mod deadlines;
 mod drain;
 mod drain_peer;
+mod drain_resume;
 mod examples;
 mod flood;
 mod handshake;
