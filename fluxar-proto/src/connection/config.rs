@@ -142,6 +142,7 @@ impl Config {
             request_bytes: self.request_bytes,
             updates_per_call: self.updates_per_call,
             update_bytes: self.update_bytes,
+            repeats: self.reconnect,
         }
     }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::{Connection, Event, Lost, State};
 use crate::frame;
 use crate::message::{Code, Envelope, Kind};
-use crate::pattern::{Outgoing, Target};
+use crate::pattern::{Context, Outgoing, Target};
 use crate::session::{
     Answer, ConnectionError, HelloError, Offer, Resumed, Session, SessionGrant, Violation, feature,
 };
@@ -62,9 +62,10 @@ impl Connection {
         match (&self.state, &mut self.session) {
             (State::Established | State::Offering { .. }, Some(session)) => {
                 session.detach(now);
+                self.pubsub.pause(now);
                 self.state = State::Detached;
             }
-            (State::Established, None) if again => self.lose_session(why),
+            (State::Established, None) if again => self.lose_session(now, why),
             (State::Offering { .. }, None) if again => self.state = State::Waiting,
             _ => return false,
         }
@@ -84,7 +85,7 @@ impl Connection {
             return self.go_on(now, &resumed, grant, answer.limits.heartbeat_ms);
         }
         if self.session.is_some() {
-            self.lose_session(&ConnectionError::SessionLost);
+            self.lose_session(now, &ConnectionError::SessionLost);
         }
         let resumes = answer.features.iter().any(|name| name == feature::RESUME);
         if let Some(grant) = grant.filter(|grant| resumes && grant.resume_ms > 0) {
@@ -121,10 +122,10 @@ impl Connection {
         let is_unknown =
             matches!(why, ConnectionError::Refused(error) if error.code == Code::SESSION_UNKNOWN);
         if is_unknown && self.session.is_some() {
-            self.lose_session(&ConnectionError::SessionLost);
+            self.lose_session(now, &ConnectionError::SessionLost);
         } else if matches!(self.state, State::Established) {
             // It said so in `close`: the session is over for both.
-            self.lose_session(why);
+            self.lose_session(now, why);
         } else {
             return self.lose_link(now, why);
         }
@@ -151,17 +152,18 @@ impl Connection {
     }
 
     /// The session is over, and a fresh one is to come.
-    pub(super) fn lose_session(&mut self, why: &ConnectionError) {
+    pub(super) fn lose_session(&mut self, now: Instant, why: &ConnectionError) {
         self.session = None;
         self.drains.forget_theirs();
-        let stats = self.stats();
+        self.refusals.clear();
+        let Self { calls, streams, pubsub, ids, open, budget, refusals, .. } = self;
+        let cx = &mut Context { now, ids, open, budget, refusals };
         let lost = Lost {
             why: why.clone(),
-            calls: stats.calls_in_flight,
-            streams: stats.streams_open + stats.streams_serving,
-            subscriptions: stats.subscriptions,
+            calls: calls.renew(why, cx),
+            streams: streams.renew(why, cx.open),
+            subscriptions: pubsub.renew(why, cx),
         };
-        self.terminate(why);
         self.state = State::Waiting;
         self.events.push_back(Event::Lost(lost));
     }
@@ -172,7 +174,7 @@ impl Connection {
         if !self.reconnects() {
             return Err(self.fail(now, why));
         }
-        self.lose_session(&why);
+        self.lose_session(now, &why);
         Ok(())
     }
 

@@ -241,7 +241,8 @@ impl Connection {
         let has = |feature: &str| features.iter().any(|name| name == feature);
         self.calls.start(limits.max_calls, limits.max_message);
         self.streams.start(has(feature::STREAM), &limits);
-        self.pubsub.start(has(feature::PUBSUB), &limits);
+        self.pubsub.start(has(feature::PUBSUB), &limits, &mut self.open);
+        self.pubsub.go_on(now);
         self.peer = Some(PeerInfo { agent, version, features, limits });
         self.events.push_back(Event::Established);
     }

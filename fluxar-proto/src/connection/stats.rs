@@ -68,7 +68,8 @@ pub struct Stats {
     pub publish_bytes: usize,
     /// Bytes that publications hold which wait for the application now.
     pub held_publication_bytes: usize,
-    /// Bytes that the calls, answers and updates queued for sending count for now.
+    /// Bytes that the calls, answers and updates queued for sending count for now, and the idempotent calls that are kept until
+    /// they are answered.
     pub queued_bytes: usize,
     /// Bytes that the requests which have a slot count for now.
     pub request_bytes: usize,

@@ -133,6 +133,7 @@ impl Connection {
         let ours = self.config.limits();
         self.max_message = ours.max_message;
         self.heartbeat.start(ours.heartbeat_ms, heartbeat_ms, now);
+        self.pubsub.go_on(now);
         if let Some(session) = &mut self.session {
             session.expires = None;
             let resent = session.ledger.rewind();

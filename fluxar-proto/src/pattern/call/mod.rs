@@ -6,6 +6,7 @@
 
 mod inbound;
 mod outbound;
+mod renew;
 mod types;
 mod updates;
 
@@ -15,7 +16,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use self::inbound::Inbound;
-use self::outbound::Outbound;
+use self::outbound::{Known, Outbound};
 pub(crate) use self::types::CallLimits;
 pub use self::types::{
     CallError, CallEvent, CallId, CallOptions, Gone, Request, RequestId, RespondError, Text, UpdateError,
@@ -119,6 +120,7 @@ impl Calls {
         self.peer_max_calls = peer_max_calls as usize;
         self.peer_max_message = peer_max_message as usize;
         self.started = true;
+        self.check_queued();
         // Also where the peer takes no calls at all: who waits must learn that.
         if core::mem::take(&mut self.call_waits) {
             self.events.push_back(CallEvent::Capacity);
@@ -223,11 +225,14 @@ impl Calls {
     /// The peer takes nothing new any more: calls of ours that were not sent fail with `error`, and whoever waits for room
     /// learns of it.
     pub(crate) fn refuse_queued(&mut self, error: &Error, open: &mut OpenIds) {
-        let queued = self.outbound.iter().filter(|(_, out)| out.in_flight() == Some(false));
-        let queued = queued.map(|(slot, out)| CallId { slot, id: out.id });
+        let queued = self.outbound.iter().map(|(slot, out)| CallId { slot, id: out.id });
+        let queued = queued.filter(|call| self.is_queued(*call));
         for call in queued.collect::<Vec<_>>() {
-            self.end_call(call, open);
-            self.finish_call(call, Err(error.clone()), open);
+            let known = self.end_call(call, open);
+            let mut error = error.clone();
+            // Of what became of it in an earlier session nobody knows.
+            error.processed = error.processed.filter(|_| known == Some(Known::Never));
+            self.finish_call(call, Err(error), open);
         }
         if core::mem::take(&mut self.call_waits) {
             self.events.push_back(CallEvent::Capacity);

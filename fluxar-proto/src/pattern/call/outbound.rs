@@ -9,6 +9,9 @@
 //!      cancel: nothing is sent;
 //!      deadline, connection lost: DONE, certainly not processed
 //! ```
+//!
+//! Where the session is lost but not the connection, QUEUED stays, and what is idempotent goes from SENT to QUEUED again
+//! ([`renew`](super::renew)).
 
 use bytes::Bytes;
 
@@ -25,20 +28,65 @@ use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Outbound {
+    /// What the application knows it by.
     pub(super) id: Id,
-    state: State,
-    deadline: Option<Instant>,
+    /// What the peer knows it by: in each session another id.
+    pub(super) wire: Id,
+    pub(super) state: State,
+    /// It is kept when it is sent, and made again in a fresh session.
+    idempotent: bool,
+    /// It was sent in an earlier session.
+    pub(super) repeated: bool,
+    pub(super) deadline: Option<Instant>,
     updates: Updates,
 }
 
+/// A call as it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    method: Text,
+    meta: Bytes,
+    payload: Payload,
+}
+
+impl Message {
+    /// The bytes of a queued call that do not lie in its slot.
+    pub(super) fn queued_len(&self) -> usize {
+        self.meta.len() + self.payload.len()
+    }
+
+    /// How long it is on the wire at most, in bytes.
+    pub(super) fn encoded_len(&self, has_deadline: bool) -> usize {
+        let Self { method, meta, payload } = self;
+        let opening = Opening { kind: Kind::Call, target: method, meta, payload };
+        // It was checked when it was handed in.
+        opening.check(&[(key::TIMEOUT_MS, has_deadline)]).unwrap_or(usize::MAX)
+    }
+}
+
+/// What the callee may know of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It was never sent.
+    Never,
+    /// It was sent in an earlier session only.
+    Before,
+    /// It was sent in this one.
+    Now,
+}
+
+impl Known {
+    /// Whether the call may have been acted upon.
+    pub(super) fn was_sent(self) -> bool {
+        self != Self::Never
+    }
+}
+
 #[derive(Debug)]
-enum State {
-    Queued {
-        method: Text,
-        meta: Bytes,
-        payload: Payload,
-    },
-    Sent,
+pub(super) enum State {
+    Queued(Message),
+    /// With what it takes to make the call again, where that may be done.
+    Sent(Option<Message>),
     /// The outcome waits for the application: the slot stays taken, so that the peer's limit on calls also bounds the
     /// outcomes that nobody has taken.
     Done(Result<Payload, Error>),
@@ -47,17 +95,18 @@ enum State {
 }
 
 impl Outbound {
-    /// Whether the call, which has no outcome yet, was sent; `None` where it has one.
-    pub(super) fn in_flight(&self) -> Option<bool> {
+    /// What the callee may know of the call, which has no outcome yet; `None` where it has one.
+    pub(super) fn in_flight(&self) -> Option<Known> {
         match self.state {
-            State::Queued { .. } => Some(false),
-            State::Sent => Some(true),
+            State::Queued(_) if self.repeated => Some(Known::Before),
+            State::Queued(_) => Some(Known::Never),
+            State::Sent(_) => Some(Known::Now),
             State::Done(_) | State::Over => None,
         }
     }
 
     pub(super) fn is_queued(&self, call: CallId) -> bool {
-        self.id == call.id && matches!(self.state, State::Queued { .. })
+        self.id == call.id && matches!(self.state, State::Queued(_))
     }
 }
 
@@ -74,9 +123,17 @@ impl Calls {
         self.ready_to_call()?;
         let id = cx.ids.next(cx.now);
         let deadline = options.timeout.map(|timeout| cx.now + timeout);
-        let len = queued_len(&options.meta, &payload);
-        let state = State::Queued { method: Text::from(method), meta: options.meta, payload };
-        let slot = self.outbound.insert(Outbound { id, state, deadline, updates: Updates::default() });
+        let message = Message { method: Text::from(method), meta: options.meta, payload };
+        let len = message.queued_len();
+        let slot = self.outbound.insert(Outbound {
+            id,
+            wire: id,
+            state: State::Queued(message),
+            idempotent: options.idempotent && self.limits.repeats,
+            repeated: false,
+            deadline,
+            updates: Updates::default(),
+        });
         let call = CallId { slot, id };
         self.enqueue(len, Ready::Call(call));
         if let Some(at) = deadline {
@@ -113,18 +170,24 @@ impl Calls {
             self.over -= 1;
             return None;
         };
-        let State::Queued { method, meta, payload } = core::mem::replace(&mut out.state, State::Sent) else {
+        let sent_before = out.in_flight().is_some_and(Known::was_sent);
+        let State::Queued(message) = core::mem::replace(&mut out.state, State::Sent(None)) else {
             return None;
         };
-        self.queued_bytes -= cost(queued_len(&meta, &payload));
         if out.deadline.is_some_and(|at| at <= cx.now) {
-            let error = deadline_exceeded().with_processed(false);
-            self.finish_call(call, Err(error), cx.open);
+            self.queued_bytes -= cost(message.queued_len());
+            self.finish_call(call, Err(out_of_time(sent_before)), cx.open);
             return None;
         }
-        cx.open.insert(call.id, Entity::CallOut(call.slot));
+        if out.idempotent {
+            out.state = State::Sent(Some(message.clone()));
+        } else {
+            self.queued_bytes -= cost(message.queued_len());
+        }
+        let Message { method, meta, payload } = message;
+        cx.open.insert(out.wire, Entity::CallOut(call.slot));
         let mut outgoing =
-            Outgoing::new(Kind::Call, call.id, None, Target::Address(method)).with_payload(payload);
+            Outgoing::new(Kind::Call, out.wire, None, Target::Address(method)).with_payload(payload);
         outgoing.meta = meta;
         // What is left is counted now and not when the call was made: waiting in our queue was part of it (§10.5).
         outgoing.timeout_ms = out.deadline.map(|at| ceil_ms(at - cx.now));
@@ -179,50 +242,67 @@ impl Calls {
 
     /// The deadline passed on our own clock (§10.5).
     pub(super) fn expire_call(&mut self, call: CallId, open: &mut OpenIds) {
-        let Some(sent) = self.give_up(call, open) else { return };
-        let error = if sent { deadline_exceeded() } else { deadline_exceeded().with_processed(false) };
-        self.finish_call(call, Err(error), open);
+        let Some(known) = self.give_up(call, open) else { return };
+        self.finish_call(call, Err(out_of_time(known.was_sent())), open);
     }
 
-    /// Tells the callee where it knows of the call; takes the call back where it does not. Whether it was sent, or
-    /// `None` where it has its outcome.
-    fn give_up(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
-        let sent = self.end_call(call, open)?;
-        if sent {
-            self.cancels.push_back(call.id);
+    /// Tells the callee where it knows of the call; takes the call back where it does not. What it may know of it, or
+    /// `None` where the call has its outcome.
+    fn give_up(&mut self, call: CallId, open: &mut OpenIds) -> Option<Known> {
+        let wire = self.outbound.get(call.slot)?.wire;
+        let known = self.end_call(call, open)?;
+        if known == Known::Now {
+            self.cancels.push_back(wire);
         }
-        Some(sent)
+        Some(known)
     }
 
     /// The connection is over, and with it the call. `errors` is what it fails with: if it was not sent, and if it was.
     pub(super) fn lose_call(&mut self, call: CallId, errors: &[Error; 2], open: &mut OpenIds) {
-        if let Some(sent) = self.end_call(call, open) {
+        if let Some(known) = self.end_call(call, open) {
             let [unsent_error, sent_error] = errors;
-            let error = if sent { sent_error } else { unsent_error };
+            let error = if known.was_sent() { sent_error } else { unsent_error };
             self.finish_call(call, Err(error.clone()), open);
         }
     }
 
-    /// Nothing more is sent for the call. Whether it was sent itself, or `None` where it has its outcome.
-    pub(super) fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<bool> {
+    /// Nothing more is sent for the call. What the callee may know of it, or `None` where it has its outcome.
+    pub(super) fn end_call(&mut self, call: CallId, open: &mut OpenIds) -> Option<Known> {
         let out = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id)?;
-        let sent = out.in_flight()?;
-        open.remove(call.id, Entity::CallOut(call.slot));
-        if let State::Queued { meta, payload, .. } = core::mem::replace(&mut out.state, State::Over) {
-            self.take_back(queued_len(&meta, &payload));
+        let known = out.in_flight()?;
+        open.remove(out.wire, Entity::CallOut(call.slot));
+        match core::mem::replace(&mut out.state, State::Over) {
+            State::Queued(message) => self.take_back(message.queued_len()),
+            sent => self.let_go(&sent),
         }
-        Some(sent)
+        Some(known)
     }
 
     /// The call has its outcome. The slot stays taken until the application has taken that.
     pub(super) fn finish_call(&mut self, call: CallId, result: Result<Payload, Error>, open: &mut OpenIds) {
+        if let Some(out) = self.outbound.get(call.slot).filter(|out| out.id == call.id) {
+            open.remove(out.wire, Entity::CallOut(call.slot));
+            self.settle_call(call, result);
+        }
+    }
+
+    /// The same for a call of which the peer does not know.
+    pub(super) fn settle_call(&mut self, call: CallId, result: Result<Payload, Error>) {
         let Some(out) = self.outbound.get_mut(call.slot).filter(|out| out.id == call.id) else { return };
-        out.state = State::Done(result);
+        let sent = core::mem::replace(&mut out.state, State::Done(result));
         if let Some(at) = out.deadline.take() {
             self.deadlines.remove(&(at, Timer::Out(call)));
         }
-        open.remove(call.id, Entity::CallOut(call.slot));
+        self.let_go(&sent);
         self.events.push_back(CallEvent::Response(call));
+    }
+
+    /// A call that was kept will not be made again.
+    fn let_go(&mut self, state: &State) {
+        if let State::Sent(Some(message)) = state {
+            self.queued_bytes -= cost(message.queued_len());
+            self.relieve();
+        }
     }
 
     fn free_call(&mut self, call: CallId) -> Result<(), Gone> {
@@ -240,7 +320,7 @@ impl Calls {
     pub(crate) fn update_call(&mut self, call: CallId, payload: Payload) -> Result<(), UpdateError> {
         let out = self.outbound.get(call.slot).filter(|out| out.id == call.id).ok_or(UpdateError::Gone)?;
         out.in_flight().ok_or(UpdateError::Gone)?;
-        self.queue_update(call.id, payload)
+        self.queue_update(out.wire, payload)
     }
 
     pub(super) fn queue_update(&mut self, reference: Id, payload: Payload) -> Result<(), UpdateError> {
@@ -280,9 +360,9 @@ impl From<BadOpening> for CallError {
     }
 }
 
-/// The bytes of a queued call that do not lie in its slot.
-fn queued_len(meta: &Bytes, payload: &Payload) -> usize {
-    meta.len() + payload.len()
+/// What a call fails with whose time is up, according to whether it may have been acted upon.
+fn out_of_time(was_sent: bool) -> Error {
+    if was_sent { deadline_exceeded() } else { deadline_exceeded().with_processed(false) }
 }
 
 /// What a peer gets that is sent a response larger than it takes.

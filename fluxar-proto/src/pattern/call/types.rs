@@ -73,6 +73,8 @@ pub(crate) struct CallLimits {
     pub(crate) request_bytes: usize,
     /// Updates held for the application, per call; beyond it the oldest goes.
     pub(crate) updates_per_call: usize,
+    /// Whether idempotent calls are made again in a fresh session, so that they are kept until they are answered.
+    pub(crate) repeats: bool,
     /// Bytes of updates held for the application, per connection.
     pub(crate) update_bytes: usize,
 }
@@ -85,10 +87,15 @@ pub struct CallOptions {
     pub timeout: Option<Duration>,
     /// Metadata for the callee: one encoded CBOR map with text keys, or empty.
     pub meta: Bytes,
+    /// The call may be acted upon more than once (§16.4). Where its session is lost and a
+    /// [fresh one](crate::Config::reconnect) comes, it is made again there, by another id on the wire, instead of failing with
+    /// `unavailable`; its deadline runs on. For that it is kept until it is answered, and counts against
+    /// [`send_buffer`](crate::Config::send_buffer) for so long. Updates are not repeated.
+    pub idempotent: bool,
 }
 
 impl CallOptions {
-    /// No deadline, no metadata.
+    /// No deadline, no metadata, not idempotent.
     pub fn new() -> Self {
         Self::default()
     }
@@ -104,6 +111,13 @@ impl CallOptions {
     #[must_use]
     pub fn with_meta(mut self, meta: Bytes) -> Self {
         self.meta = meta;
+        self
+    }
+
+    /// Sets [`idempotent`](Self::idempotent).
+    #[must_use]
+    pub fn with_idempotent(mut self) -> Self {
+        self.idempotent = true;
         self
     }
 }

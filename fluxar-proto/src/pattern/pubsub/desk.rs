@@ -111,6 +111,19 @@ impl Desk {
             && self.round.is_empty()
     }
 
+    /// The session is lost, and a fresh one is to come: of what was to be said to the peer, publications are left, and what is
+    /// to be released of them.
+    pub(super) fn renew(&mut self) {
+        self.notices.clear();
+        self.acks.clear();
+        self.nacks.clear();
+        self.completes.clear();
+        self.strangers = 0;
+        self.releases.retain(|release| release.owner == Owner::Publications);
+        self.round.retain(|owner| *owner == Owner::Publications);
+        self.timers.clear();
+    }
+
     /// Nothing more is said.
     pub(super) fn clear(&mut self) {
         let Self { patience, max_strangers, late, .. } = *self;

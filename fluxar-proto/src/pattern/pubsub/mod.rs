@@ -15,6 +15,7 @@ mod ops;
 mod publish;
 mod receive;
 mod receiver;
+mod renew;
 mod retry;
 mod sender;
 mod subscriber;
@@ -102,6 +103,8 @@ pub(crate) struct PubSub {
     desk: Desk,
     deliveries_sent: u64,
     deliveries: u64,
+    /// Since when there is no link, where none of the peer's answers can come.
+    paused: Option<Instant>,
 }
 
 impl PubSub {
@@ -129,17 +132,19 @@ impl PubSub {
             desk: Desk::new(patience, limits.misuse_capacity as usize, Journal::new(limits.delivery_journal)),
             deliveries_sent: 0,
             deliveries: 0,
+            paused: None,
             limits,
         }
     }
 
     /// The handshake is done: from now on there is publish and subscribe within the peer's limits, or none.
-    pub(crate) fn start(&mut self, on: bool, peer: &Limits) {
+    pub(crate) fn start(&mut self, on: bool, peer: &Limits, open: &mut OpenIds) {
         (self.started, self.on) = (true, on);
         self.peer_max_message = peer.max_message as usize;
         self.peer_max_inflight = peer.max_inflight;
         self.peer_max_subscriptions = peer.max_subscriptions as usize;
-        self.publications.start(peer.max_inflight, peer.max_message);
+        self.publications.start(on, peer, &mut self.desk, open);
+        self.check_queued(open);
         // Also where there is none: who waits must learn that.
         self.publications.relieve(&mut self.desk);
     }
@@ -280,10 +285,13 @@ impl PubSub {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.desk.timers.first().map(|(at, ..)| *at)
+        self.desk.timers.first().map(|(at, ..)| *at).filter(|_| self.paused.is_none())
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.paused.is_some() {
+            return;
+        }
         let Self { publications, subscribers, desk, .. } = self;
         while let Some((at, owner, slot)) = desk.timers.first().copied() {
             if at > now {
@@ -312,8 +320,7 @@ impl PubSub {
     /// not sent are lost, and whoever waits for room learns of it.
     pub(crate) fn refuse_queued(&mut self, error: &Error, open: &mut OpenIds) {
         let Self { publications, subscriptions, desk, .. } = self;
-        let fresh =
-            subscriptions.iter().filter(|(_, one)| matches!(one.state, subscription::State::New { .. }));
+        let fresh = subscriptions.iter().filter(|(_, subscription)| subscription.is_unsent());
         for slot in fresh.map(|(slot, _)| slot).collect::<Vec<_>>() {
             let Some(subscription) = subscriptions.get_mut(slot) else { continue };
             subscription.over(Some(error.clone()), desk, open);
@@ -359,6 +366,7 @@ impl PubSub {
         self.subscriptions.retain(|_, subscription| !subscription.is_done());
         self.desk.clear();
         self.desk.timers.clear();
+        self.paused = None;
     }
 
     /// A subscription of ours.

@@ -15,9 +15,9 @@ use super::errors::PublishError;
 use super::message::{AppMeta, Content, MESSAGE_COST, check_publishable, publication_meta};
 use super::sender::{First, Outcome, Report, Sender, Untold, Weigh};
 use super::types::{Fate, PubSubEvent, PublicationId, PublishOptions, Qos};
-use crate::message::{Error, Id, Kind, Marks, Payload, verb};
+use crate::message::{Code, Error, Id, Kind, Marks, Payload, verb};
 use crate::pattern::{Context, Gone, OpenIds, Outgoing, Owner, Target, Text};
-use crate::session::ConnectionError;
+use crate::session::{ConnectionError, Limits};
 use crate::time::Instant;
 
 /// So many of our publications are in flight at the most, whatever the peer allows.
@@ -64,6 +64,25 @@ struct Queued {
     released: bool,
 }
 
+impl Queued {
+    /// Why it cannot be sent to a peer with these limits.
+    fn problem(&self, on: bool, peer: &Limits) -> Option<Error> {
+        let (len, limit) = (self.content.size(), peer.max_message as usize);
+        if !on {
+            Some(Error::new(Code::UNIMPLEMENTED, "publish and subscribe is not negotiated any more"))
+        } else if self.released {
+            None
+        } else if len > limit {
+            let message = alloc::format!("a message of {len} bytes, where the peer takes {limit}");
+            Some(Error::new(Code::MESSAGE_TOO_LARGE, message))
+        } else if self.named.is_some() && peer.max_inflight == 0 {
+            Some(Error::resource_exhausted("the peer takes no messages with acknowledgement any more"))
+        } else {
+            None
+        }
+    }
+}
+
 /// What the application will want to know.
 #[derive(Debug)]
 struct Record {
@@ -88,9 +107,14 @@ impl Publications {
     }
 
     /// The handshake is done: so many may be in flight, and so large be a message.
-    pub(super) fn start(&mut self, max_inflight: u32, max_message: u32) {
-        self.sender.set_limit(MAX_INFLIGHT.min(max_inflight as usize));
-        self.peer_max_message = max_message as usize;
+    pub(super) fn start(&mut self, on: bool, peer: &Limits, desk: &mut Desk, open: &mut OpenIds) {
+        self.sender.set_limit(MAX_INFLIGHT.min(peer.max_inflight as usize));
+        self.peer_max_message = peer.max_message as usize;
+        if !on {
+            self.sender.forget_releases(open);
+        }
+        self.check_queued(on, peer, desk);
+        self.wake(desk);
     }
 
     pub(super) fn published(&self) -> u64 {
@@ -340,6 +364,46 @@ impl Publications {
             self.settle(PublicationId { slot, id }, Fate::Lost { error: error.clone(), attempts }, desk);
         }
         self.wake(desk);
+    }
+
+    /// The session is lost, and a fresh one is to come. What is not settled is sent again there, ahead of what was never sent,
+    /// unless this was the last attempt.
+    pub(super) fn renew(&mut self, why: &ConnectionError, desk: &mut Desk, open: &mut OpenIds) {
+        let unsettled = self.sender.renew(desk, open);
+        let mut queue = VecDeque::with_capacity(unsettled.len() + self.queue.len());
+        let mut error = None;
+        for Untold { id, tag, attempts, message } in unsettled {
+            let slot = tag as usize;
+            if attempts < desk.patience.attempts {
+                let named = Some((id, slot));
+                queue.push_back(Queued { content: message, named, attempts, released: false });
+                continue;
+            }
+            self.held -= message.weight();
+            let error = error.get_or_insert_with(|| why.call_error(true)).clone();
+            self.settle(PublicationId { slot, id }, Fate::GivenUp { error, attempts }, desk);
+        }
+        queue.append(&mut self.queue);
+        self.queue = queue;
+        self.wake(desk);
+        self.relieve(desk);
+    }
+
+    /// A session may have other limits than the one before, for which messages were queued. What is beyond them is rejected as
+    /// it would be by the peer; what is sent at most once is dropped.
+    fn check_queued(&mut self, on: bool, peer: &Limits, desk: &mut Desk) {
+        for queued in core::mem::take(&mut self.queue) {
+            let Some(error) = queued.problem(on, peer) else {
+                self.queue.push_back(queued);
+                continue;
+            };
+            self.held -= queued.content.weight();
+            if let Some((id, slot)) = queued.named {
+                let attempts = queued.attempts;
+                let error = if attempts == 0 { error.with_processed(false) } else { error };
+                self.settle(PublicationId { slot, id }, Fate::Rejected { error, attempts }, desk);
+            }
+        }
     }
 
     /// Nothing more can be sent.

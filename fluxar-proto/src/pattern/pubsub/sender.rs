@@ -349,6 +349,56 @@ impl<M: Weigh> Sender<M> {
         report
     }
 
+    /// The session is lost, and a fresh one is to come. What is acknowledged is released there; what is not is handed back,
+    /// in the order of the ids.
+    pub(super) fn renew(&mut self, desk: &mut Desk, open: &mut OpenIds) -> Vec<Untold<M>> {
+        let Self { owner, slots, .. } = self;
+        let owner = *owner;
+        let mut unsettled = Vec::new();
+        slots.retain(|slot, sending| {
+            let id = sending.id;
+            if let Some(at) = sending.timer.take() {
+                desk.timers.remove(&(at, owner, slot));
+            }
+            if let State::Releasing { sent } = &mut sending.state {
+                if core::mem::take(sent) {
+                    desk.releases.push_back(SentId { owner, slot, id });
+                }
+                return true;
+            }
+            open.remove(id, Entity::Sent(owner, slot));
+            let Sending { tag, attempt: attempts, .. } = *sending;
+            let state = core::mem::replace(&mut sending.state, State::Failed);
+            if let State::Sent(message) | State::Waiting(message) | State::Again(message) = state {
+                unsettled.push(Untold { id, tag, attempts, message });
+            }
+            false
+        });
+        self.again.clear();
+        (self.bytes, self.kept) = (0, 0);
+        unsettled.sort_unstable_by_key(|message| message.id);
+        unsettled
+    }
+
+    /// Forgets what was to be released: there is nobody for it.
+    pub(super) fn forget_releases(&mut self, open: &mut OpenIds) {
+        let Self { owner, slots, .. } = self;
+        slots.retain(|slot, sending| {
+            let forgotten = matches!(sending.state, State::Releasing { .. });
+            if forgotten {
+                open.remove(sending.id, Entity::Sent(*owner, slot));
+            }
+            !forgotten
+        });
+    }
+
+    /// The timer of a message runs out at another time.
+    pub(super) fn postpone(&mut self, slot: usize, until: Instant) {
+        if let Some(sending) = self.slots.get_mut(slot) {
+            sending.timer = Some(until);
+        }
+    }
+
     /// The end of all: what nobody was told of.
     pub(super) fn clear(&mut self, desk: &mut Desk, open: &mut OpenIds) -> Vec<Untold<M>> {
         let mut untold = Vec::new();

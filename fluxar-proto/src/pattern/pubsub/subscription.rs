@@ -12,7 +12,8 @@
 //!   +------> OVER: nothing is sent
 //! ```
 //!
-//! A subscription that is over keeps its slot here until the application has polled what it holds, or has let it go.
+//! A subscription that is over keeps its slot here until the application has polled what it holds, or has let it go. Where
+//! the session is lost but not the connection, REQUESTED and ACTIVE go back to NEW.
 
 use bytes::Bytes;
 
@@ -23,7 +24,7 @@ use super::receiver::Receiver;
 use super::types::{
     Delivery, MessageId, Overflow, PubSubEvent, Qos, QueueLimits, QueueStats, SubscriptionId,
 };
-use crate::message::{Envelope, Error, Id, Kind, build_bytes, key};
+use crate::message::{Code, Envelope, Error, Id, Kind, build_bytes, key};
 use crate::pattern::received::{payload_of, text_of};
 use crate::pattern::{Context, Entity, Gone, Home, OpenIds, Outgoing, Target, Text};
 use crate::session::Violation;
@@ -34,12 +35,19 @@ const RETRY_AFTER_MS: u64 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Subscription {
+    /// What the application knows it by.
     pub(super) id: Id,
+    /// What the peer knows it by: in each session another id.
+    wire: Id,
     slot: usize,
     filter: Text,
     wildcard: bool,
     qos: Qos,
+    /// What is said in its opening.
+    meta: Bytes,
     pub(super) state: State,
+    /// It was confirmed in an earlier session, and not yet in this one.
+    renewed: bool,
     /// The application has let it go.
     released: bool,
     pub(super) receiver: Receiver,
@@ -51,7 +59,7 @@ pub(super) struct Subscription {
 
 #[derive(Debug)]
 pub(super) enum State {
-    New { meta: Bytes },
+    New,
     Requested,
     Active { granted: Qos },
     Ending { sent: bool },
@@ -74,11 +82,14 @@ impl Subscription {
         let Wish { filter, qos, inflight, meta, queue } = wish;
         Self {
             id,
+            wire: id,
             slot,
             wildcard: has_wildcard(&filter),
             filter,
             qos,
-            state: State::New { meta },
+            meta,
+            state: State::New,
+            renewed: false,
             released: false,
             receiver: Receiver::new(Home::Subscription(slot), inflight as usize),
             inbox: Inbox::new(queue),
@@ -108,13 +119,51 @@ impl Subscription {
 
     /// The subscribe message leaves.
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Option<Outgoing> {
-        let State::New { meta } = &mut self.state else { return None };
-        let mut outgoing =
-            Outgoing::new(Kind::Subscribe, self.id, None, Target::Address(self.filter.clone()));
-        outgoing.meta = core::mem::take(meta);
+        if !matches!(self.state, State::New) {
+            return None;
+        }
         self.state = State::Requested;
-        cx.open.insert(self.id, Entity::Subscription(self.slot));
-        Some(outgoing)
+        cx.open.insert(self.wire, Entity::Subscription(self.slot));
+        Some(self.opening())
+    }
+
+    fn opening(&self) -> Outgoing {
+        let filter = Target::Address(self.filter.clone());
+        Outgoing { meta: self.meta.clone(), ..Outgoing::new(Kind::Subscribe, self.wire, None, filter) }
+    }
+
+    /// The session is lost, and a fresh one is to come: there it is subscribed again, by another id. What came before can
+    /// still be polled, but nobody waits for what the application says to it. Whether it goes on.
+    pub(super) fn renew(&mut self, cx: &mut Context<'_>) -> bool {
+        cx.open.remove(self.wire, Entity::Subscription(self.slot));
+        self.receiver.clear(cx.open);
+        match self.state {
+            State::New => return true,
+            State::Requested => {}
+            State::Active { .. } => self.renewed = true,
+            State::Ending { .. } | State::Answering | State::Over => {
+                self.state = State::Over;
+                return false;
+            }
+        }
+        self.state = State::New;
+        self.wire = cx.ids.next(cx.now);
+        self.seq = 0;
+        true
+    }
+
+    /// A session may have other limits than the one before: why it cannot be subscribed again.
+    pub(super) fn check_queued(&self, limit: usize) -> Option<Error> {
+        let len = self.opening().encoded_len();
+        (matches!(self.state, State::New) && len > limit).then(|| {
+            let message = alloc::format!("a subscription of {len} bytes, where the peer takes {limit}");
+            Error::new(Code::MESSAGE_TOO_LARGE, message).with_processed(false)
+        })
+    }
+
+    /// Whether it waits to be sent.
+    pub(super) fn is_unsent(&self) -> bool {
+        matches!(self.state, State::New)
     }
 
     /// An `unsubscribe` leaves: ours, or the answer to the peer's.
@@ -127,7 +176,7 @@ impl Subscription {
             State::Answering => self.state = State::Over,
             _ => return None,
         }
-        Some(Outgoing::new(Kind::Unsubscribe, cx.ids.next(cx.now), Some(self.id), Target::Null))
+        Some(Outgoing::new(Kind::Unsubscribe, cx.ids.next(cx.now), Some(self.wire), Target::Null))
     }
 
     /// The peer confirms, or refuses. Whether that was still waited for.
@@ -146,14 +195,18 @@ impl Subscription {
             (State::Requested, None) => {
                 let granted = envelope.meta.get_u64(key::QOS).and_then(Qos::from_wire).unwrap_or_default();
                 if granted > self.qos {
-                    return Err(Violation::WrongQos(self.id));
+                    return Err(Violation::WrongQos(self.wire));
                 }
                 self.state = State::Active { granted };
-                desk.events.push_back(PubSubEvent::Confirmed(self.subscription(), granted));
+                let subscription = self.subscription();
+                desk.events.push_back(match core::mem::take(&mut self.renewed) {
+                    true => PubSubEvent::Resubscribed { subscription, granted },
+                    false => PubSubEvent::Confirmed(subscription, granted),
+                });
                 Ok(true)
             }
             (State::Ending { .. }, None) => Ok(false),
-            _ => Err(Violation::WrongRole(self.id)),
+            _ => Err(Violation::WrongRole(self.wire)),
         }
     }
 
@@ -177,7 +230,7 @@ impl Subscription {
     /// It is over, and the application is told unless it has ended it.
     pub(super) fn over(&mut self, error: Option<Error>, desk: &mut Desk, open: &mut OpenIds) {
         let told = matches!(self.state, State::Ending { .. } | State::Answering | State::Over);
-        open.remove(self.id, Entity::Subscription(self.slot));
+        open.remove(self.wire, Entity::Subscription(self.slot));
         self.receiver.clear(open);
         self.state = State::Over;
         if !told {
@@ -199,7 +252,7 @@ impl Subscription {
         self.released = true;
         self.inbox.retain(|_| false);
         match self.state {
-            State::New { .. } => {
+            State::New => {
                 self.state = State::Over;
                 // Otherwise these would pile up where the transport takes nothing.
                 let ours = self.subscription();
@@ -232,7 +285,7 @@ impl Subscription {
                 desk.late += 1;
                 return Ok(());
             }
-            _ => return Err(Violation::WrongRole(self.id).into()),
+            _ => return Err(Violation::WrongRole(self.wire).into()),
         };
         if envelope.error.is_some() {
             return Err(Violation::MisplacedError.into());
@@ -240,7 +293,7 @@ impl Subscription {
         // In a continuation a key with a bad value is ignored (§5.10).
         let (said, _) = Said::read(envelope.meta);
         if said.qos > granted {
-            return Err(Violation::WrongQos(self.id).into());
+            return Err(Violation::WrongQos(self.wire).into());
         }
         let topic = self.topic_of(&said, frame)?;
         if said.qos != Qos::AtMostOnce && !self.is_new(envelope.id, &said, desk, cx)? {
@@ -279,7 +332,7 @@ impl Subscription {
             return Ok(self.filter.clone());
         }
         let topic = said.topic.filter(|topic| check_topic(topic).is_ok());
-        let topic = topic.ok_or(Violation::MissingTopic(self.id))?;
+        let topic = topic.ok_or(Violation::MissingTopic(self.wire))?;
         Ok(text_of(topic, frame))
     }
 
@@ -356,7 +409,7 @@ impl Subscription {
             return Err(Gone);
         }
         let delivery = self.inbox.poll();
-        let more = matches!(self.state, State::New { .. } | State::Requested | State::Active { .. });
+        let more = matches!(self.state, State::New | State::Requested | State::Active { .. });
         if delivery.is_none() && !more {
             self.released = true;
             return Err(Gone);

@@ -392,6 +392,14 @@ pub enum PubSubEvent {
     Room(SubscriberId),
     /// The peer has confirmed a subscription of ours, with what it grants.
     Confirmed(SubscriptionId, Qos),
+    /// A subscription of ours goes on: it was confirmed in a fresh session, after the one before was lost. Messages from in
+    /// between may be missing; of those that came before, none can be acknowledged any more.
+    Resubscribed {
+        /// Which one; it has kept its name.
+        subscription: SubscriptionId,
+        /// What is granted now.
+        granted: Qos,
+    },
     /// A subscription of ours is over, and not because we have ended it: it was refused, or the publisher has ended it, or
     /// its queue was full, or the connection ended. What it holds can still be polled.
     Ended(SubscriptionId, Option<Error>),

@@ -22,6 +22,7 @@ mod inbound;
 mod operate;
 mod outbound;
 mod receiving;
+mod renew;
 mod sending;
 mod types;
 
@@ -115,7 +116,12 @@ enum Last {
 
 impl Stream {
     fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Idle { .. } | Phase::Active)
+        self.is_idle() || matches!(self.phase, Phase::Active)
+    }
+
+    /// Whether it is ours and was never sent.
+    fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle { .. })
     }
 
     /// Whether our last word is spoken, or about to be: what still comes is late.
@@ -223,7 +229,8 @@ impl Streams {
         (self.on, self.started) = (on, true);
         self.peer_max_streams = peer.max_streams as usize;
         self.peer_window = peer.stream_window;
-        self.peer_max_message = peer.max_message;
+        let former_max_message = core::mem::replace(&mut self.peer_max_message, peer.max_message);
+        self.check_queued(former_max_message);
         if core::mem::take(&mut self.waiting) {
             self.events.push_back(StreamEvent::Capacity);
         }
@@ -296,6 +303,8 @@ impl Streams {
 
     /// The connection ends: so do its streams.
     pub(crate) fn terminate(&mut self, why: &ConnectionError, open: &mut OpenIds) {
+        // There will be no room any more.
+        self.waiting = false;
         self.lose(why, open, |_| true);
         self.bulk.clear();
         self.urgent.clear();
@@ -308,6 +317,8 @@ impl Streams {
             stream.sending.is_ending() && matches!(stream.phase, Phase::Active)
                 || matches!(stream.phase, Phase::Failing(_))
         };
+        // There will be no room any more.
+        self.waiting = false;
         self.lose(why, open, |stream| !goes(stream));
         let left = self.streams.iter().filter(|(_, stream)| goes(stream)).map(|(_, stream)| stream.id);
         for id in left.collect::<Vec<_>>() {
@@ -324,10 +335,8 @@ impl Streams {
         }
     }
 
-    /// Ends those streams that are lost with the connection.
+    /// Ends those streams that are lost with the session.
     fn lose(&mut self, why: &ConnectionError, open: &mut OpenIds, which: impl Fn(&Stream) -> bool) {
-        // There will be no room any more.
-        self.waiting = false;
         let ids = self.streams.iter().filter(|(_, stream)| which(stream)).map(|(_, stream)| stream.id);
         let ids = ids.collect::<Vec<_>>();
         let errors = [why.call_error(false), why.call_error(true)];
@@ -395,17 +404,21 @@ impl Streams {
 
     /// Nothing more will be sent or received, but for the last word that may be due.
     fn close(&mut self, id: StreamId, open: &mut OpenIds) {
-        let Some(stream) = self.get_mut(id) else { return };
-        if stream.is_closed() {
-            return;
+        if self.get(id).is_some_and(|stream| !stream.is_closed()) {
+            open.remove(id.id, Entity::Stream(id.slot));
+            self.shut(id);
         }
+    }
+
+    /// The same for a stream by whose id nothing is open.
+    fn shut(&mut self, id: StreamId) {
+        let Some(stream) = self.get_mut(id) else { return };
         stream.phase = Phase::Closed;
         stream.sending.shut();
         let (ours, deadline) = (stream.ours, stream.deadline.take());
         if let Some(at) = deadline {
             self.deadlines.remove(&(at, id));
         }
-        open.remove(id.id, Entity::Stream(id.slot));
         if ours {
             self.open.0 -= 1;
             self.relieve();

@@ -80,6 +80,25 @@ impl Sending {
         }
     }
 
+    /// What is queued and was not sent goes over another session, where the credit and the peer's messages are others.
+    pub(super) fn restart(&mut self, credit: u32, peer_max_message: usize) {
+        self.credit = i64::from(credit);
+        self.batch = BATCH.min(peer_max_message.saturating_sub(ENVELOPE));
+    }
+
+    /// Whether what is queued certainly fits messages of this size.
+    pub(super) fn fits(&self, peer_max_message: usize) -> bool {
+        let last = match &self.state {
+            State::Ending(last) => last.len(),
+            State::Open | State::Ended => 0,
+        };
+        let pieces = self.queue.iter().map(|piece| match piece {
+            Piece::Batch(batch) => batch.bytes(),
+            Piece::Item(payload) => payload.len(),
+        });
+        pieces.chain([last]).all(|len| len + ENVELOPE <= peer_max_message)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }

@@ -23,7 +23,7 @@ use rand_core::{TryCryptoRng, TryRng};
 pub(crate) use self::msg::Msg;
 pub(crate) use self::offers::{answer, incoming, offer, offer_with, sent};
 pub(crate) use self::pair::{A, B, Chunks, Order, Pair};
-pub(crate) use self::script::Script;
+pub(crate) use self::script::{Script, features};
 pub(crate) use self::streams::{ENDED, Last, Note, Talk, failed, hello, notes, opened, streaming, take};
 
 /// SplitMix64: small, and the same sequence everywhere. Unpredictable it is not, and need not be here.
@@ -155,6 +155,13 @@ pub(crate) fn outcomes(connection: &mut Connection, events: &[Event]) -> Vec<Out
     });
     let mut take = |call| connection.take_response(call).unwrap().expect("an outcome that was announced");
     ended.map(|call| (call, take(call))).collect()
+}
+
+/// The code that a call failed with, and what is said of whether it was processed.
+#[track_caller]
+pub(crate) fn failed_with(result: &Result<Payload, Error>) -> (Code, Option<bool>) {
+    let error = result.as_ref().unwrap_err();
+    (error.code, error.processed)
 }
 
 /// The requests that were withdrawn, among some events.

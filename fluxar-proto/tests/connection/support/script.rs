@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fluxar_proto::message::{Id, Kind};
-use fluxar_proto::{Config, Connection, ConnectionError, Event, Incoming, Instant, Progress, TransmitBuf};
+use fluxar_proto::{
+    Config, Connection, ConnectionError, Event, Incoming, Instant, Lost, Progress, TransmitBuf,
+};
 
 use super::msg::framed;
 use super::{Msg, Outcome, cbor, id, ids, outcomes};
@@ -16,6 +18,24 @@ pub(crate) struct Script {
     /// What was sent to the connection and has not made a frame.
     pub(crate) input: BytesMut,
     last_id: u64,
+    /// What happened besides what a step was about.
+    unseen: Vec<Event>,
+}
+
+/// An answer with these features and limits, and no heartbeat.
+pub(crate) fn features(features: &[&str], limits: &[(&str, u64)]) -> Vec<u8> {
+    cbor(|out| {
+        out.map(3)?.str("version")?.u8(1)?;
+        out.str("caps")?.map(1)?.str("features")?.array(features.len() as u64)?;
+        for feature in features {
+            out.str(feature)?;
+        }
+        out.str("limits")?.map(1 + limits.len() as u64)?.str("heartbeat_ms")?.u8(0)?;
+        for (name, value) in limits {
+            out.str(name)?.u64(*value)?;
+        }
+        Ok(())
+    })
 }
 
 impl Script {
@@ -26,7 +46,7 @@ impl Script {
 
     /// Opposite of a connection that has exchanged nothing but what its making took.
     pub(crate) fn over(connection: Connection) -> Self {
-        Self { now: Instant::ZERO, connection, input: BytesMut::new(), last_id: 0 }
+        Self { now: Instant::ZERO, connection, input: BytesMut::new(), last_id: 0, unseen: vec![] }
     }
 
     /// The connection has initiated, and the script has answered with the smallest answer there is.
@@ -41,6 +61,42 @@ impl Script {
         script.send(Msg::continuation(Kind::Hello, id(0), offer.id).payload(answer)).unwrap();
         assert!(matches!(script.events()[..], [Event::Established]));
         script
+    }
+
+    /// The connection has initiated, and goes on over other links after this one; all features are on, within these limits.
+    pub(crate) fn reconnecting(change: impl FnOnce(&mut Config), limits: &[(&str, u64)]) -> Self {
+        let config = super::config(|c| {
+            c.reconnect = true;
+            c.limits.heartbeat_ms = 0;
+            change(c);
+        });
+        Self::initiator_with(&config, features(&["stream", "pubsub"], limits))
+    }
+
+    /// The link is lost, and with it the session; the connection lives on. What was lost.
+    pub(crate) fn lose_session(&mut self) -> Lost {
+        self.connection.handle_eof(self.now, self.input.len()).unwrap();
+        self.input.clear();
+        assert!(self.connection.is_detached() && self.read().is_empty());
+        let lost = self.events().into_iter().filter_map(|event| match event {
+            Event::Lost(lost) => Some(lost),
+            other => {
+                self.unseen.push(other);
+                None
+            }
+        });
+        super::one(lost.collect())
+    }
+
+    /// A new link comes, and with it a fresh session.
+    pub(crate) fn renew(&mut self, answer: Vec<u8>) {
+        assert!(self.connection.reconnect(self.now), "the link is not wanted");
+        let offer = super::one(self.read());
+        let id = self.id();
+        self.send(Msg::continuation(Kind::Hello, id, offer.id).payload(answer)).unwrap();
+        let events = self.events();
+        assert!(events.iter().any(|event| matches!(event, Event::Established)), "{events:?}");
+        self.unseen.extend(events);
     }
 
     /// The connection has responded to the smallest offer there is.
@@ -116,7 +172,8 @@ impl Script {
 
     /// Everything that has happened.
     pub(crate) fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.connection.poll_event()).collect()
+        let unseen = std::mem::take(&mut self.unseen);
+        unseen.into_iter().chain(std::iter::from_fn(|| self.connection.poll_event())).collect()
     }
 
     /// The outcomes of calls among everything that has happened.
