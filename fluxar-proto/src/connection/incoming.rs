@@ -12,7 +12,7 @@ use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
 use crate::pattern::{Outgoing, Target};
 use crate::session::{
     Answer, ConnectionError, IdSource, LastOrNext, Offer, Resumed, Session, SessionGrant, Timeout, Violation,
-    feature, refused_version,
+    feature, refused_version, verify_in_vain,
 };
 use crate::time::Instant;
 
@@ -183,6 +183,13 @@ impl Offered {
     /// [`accept_resumed`](Self::accept_resumed) takes the place of [`accept`](Self::accept).
     pub fn set_resumed(&mut self, tentative: Tentative) {
         self.tentative = Some(tentative);
+    }
+
+    /// Nobody knows the session that the offer asks for: that takes as long as a wrong proof (§9.9).
+    pub fn verify_in_vain(&mut self) {
+        if let Some(resume) = &self.offer.resume {
+            verify_in_vain(resume, self.id, &mut self.ids);
+        }
     }
 
     /// When the handshake must be done, the verdict included.

@@ -247,6 +247,7 @@ impl Connection {
             subscriptions: pubsub.subscriptions,
             subscribers: pubsub.subscribers,
             publish_bytes: pubsub.publish_bytes,
+            delivery_bytes: pubsub.delivery_bytes,
             held_publication_bytes: pubsub.held_publication_bytes,
             streams_open,
             streams_serving,

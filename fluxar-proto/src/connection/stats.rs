@@ -66,6 +66,9 @@ pub struct Stats {
     pub subscribers: usize,
     /// What publications of ours count for that are queued or not settled, or whose fate was not taken, in bytes.
     pub publish_bytes: usize,
+    /// Bytes that deliveries to subscriptions of the peer hold which are queued or not settled now. What they share with
+    /// others counts in full.
+    pub delivery_bytes: usize,
     /// Bytes that publications hold which wait for the application now.
     pub held_publication_bytes: usize,
     /// Bytes that the calls, answers and updates queued for sending count for now, and the idempotent calls that are kept until
@@ -77,4 +80,14 @@ pub struct Stats {
     pub update_bytes: usize,
     /// The last round-trip time that a ping measured.
     pub rtt: Option<Duration>,
+}
+
+impl Stats {
+    /// What the connection holds now in all, in bytes, of messages that came or are to be sent: what several connections
+    /// share counts in full, and what is kept and still to be settled counts for both.
+    pub fn held_bytes(&self) -> usize {
+        let ours = self.kept_bytes + self.queued_bytes + self.stream_queued_bytes + self.publish_bytes;
+        let theirs = self.request_bytes + self.update_bytes + self.stream_held_bytes;
+        ours + theirs + self.held_publication_bytes + self.delivery_bytes
+    }
 }

@@ -79,6 +79,7 @@ pub(crate) struct PubSubStats {
     pub(crate) subscribers: usize,
     pub(crate) publish_bytes: usize,
     pub(crate) held_publication_bytes: usize,
+    pub(crate) delivery_bytes: usize,
 }
 
 /// All subscriptions, publications and deliveries of one connection, in both directions.
@@ -394,6 +395,7 @@ impl PubSub {
             subscribers: self.subscribers.len(),
             publish_bytes: self.publications.held(),
             held_publication_bytes: self.inbox.size().1,
+            delivery_bytes: self.subscribers.iter().map(|(_, subscriber)| subscriber.held_bytes()).sum(),
         }
     }
 }

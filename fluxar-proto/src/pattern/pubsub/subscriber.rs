@@ -251,6 +251,11 @@ impl Subscriber {
         }
     }
 
+    /// What waits, and what may still have to be sent again, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes + self.sender.kept().1
+    }
+
     /// Whether a message is beyond the bounds: of what waits, and of what may still have to be sent again.
     fn is_full(&self, message: &OutMessage) -> bool {
         let (kept, kept_bytes) = self.sender.kept();
