@@ -2,11 +2,14 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use fluxar_proto::{ConnectionError, Incoming, Offered, Progress, TransmitBuf};
+use fluxar_proto::{
+    Confirmed, ConnectionError, Incoming, Instant, Offered, Progress, ResumeProgress, Resuming, TransmitBuf,
+};
 
 use crate::clock::Clock;
 use crate::farewell::poll_discard;
@@ -18,87 +21,179 @@ const ROOM: usize = 1024;
 /// How long a refused peer has to take what it is told.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Reads the offer from a new link. On an error the peer was told what is wrong, where it could still hear it.
-pub(crate) async fn offer<R: Runtime>(
-    runtime: &R,
-    clock: &Clock,
-    link: &mut R::Link,
-    mut incoming: Incoming,
-    input: &mut BytesMut,
-) -> Result<Box<Offered>, ConnectionError> {
-    let mut timer = runtime.timer(clock.to_runtime(incoming.deadline()));
-    let mut out = TransmitBuf::new();
-    let error = loop {
-        let step = match poll_fn(|cx| poll_step(cx, link, input, &mut timer)).await {
-            Step::Read(Ok(0)) => Err(ConnectionError::LinkLost { unread: input.len() }),
-            Step::Read(Ok(_)) => incoming.handle_input(clock.now(), input, &mut out),
-            Step::Read(Err(error)) => Err(ConnectionError::Transport(error.to_string())),
-            Step::TimedOut => {
-                let timed_out = incoming.handle_timeout(clock.now(), &mut out);
-                // A timer may fire a little early.
-                timer.reset(clock.to_runtime(incoming.deadline()));
-                timed_out.map(|()| Progress::More(incoming))
+/// A part of the handshake in which the initiator has to say something.
+pub(crate) trait Stage: Sized {
+    /// What comes of it.
+    type Done;
+
+    /// When the handshake must be done.
+    fn deadline(&self) -> Instant;
+
+    /// The deadline may have passed.
+    fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError>;
+
+    /// Takes what the initiator says from `input`, once it is whole.
+    fn handle_input(
+        self,
+        now: Instant,
+        input: &mut BytesMut,
+        out: &mut TransmitBuf,
+    ) -> Result<ControlFlow<Self::Done, Self>, ConnectionError>;
+}
+
+impl Stage for Incoming {
+    type Done = Box<Offered>;
+
+    fn deadline(&self) -> Instant {
+        Self::deadline(self)
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        Self::handle_timeout(self, now, out)
+    }
+
+    fn handle_input(
+        self,
+        now: Instant,
+        input: &mut BytesMut,
+        out: &mut TransmitBuf,
+    ) -> Result<ControlFlow<Self::Done, Self>, ConnectionError> {
+        Ok(match Self::handle_input(self, now, input, out)? {
+            Progress::More(more) => ControlFlow::Continue(more),
+            Progress::Offered(offered) => ControlFlow::Break(offered),
+        })
+    }
+}
+
+impl Stage for Resuming {
+    type Done = Confirmed;
+
+    fn deadline(&self) -> Instant {
+        Self::deadline(self)
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        Self::handle_timeout(self, now, out)
+    }
+
+    fn handle_input(
+        self,
+        now: Instant,
+        input: &mut BytesMut,
+        out: &mut TransmitBuf,
+    ) -> Result<ControlFlow<Self::Done, Self>, ConnectionError> {
+        Ok(match Self::handle_input(self, now, input, out)? {
+            ResumeProgress::More(more) => ControlFlow::Continue(more),
+            ResumeProgress::Confirmed(confirmed) => ControlFlow::Break(confirmed),
+        })
+    }
+}
+
+/// A link in the handshake.
+pub(crate) struct Shaking<R: Runtime> {
+    clock: Clock,
+    link: R::Link,
+    input: BytesMut,
+    /// What the initiator is to be told.
+    pub(crate) out: TransmitBuf,
+    timer: R::Timer,
+}
+
+impl<R: Runtime> Shaking<R> {
+    pub(crate) fn new(runtime: &R, clock: Clock, link: R::Link) -> Self {
+        let timer = runtime.timer(clock.to_runtime(clock.now()));
+        Self { clock, link, input: BytesMut::new(), out: TransmitBuf::new(), timer }
+    }
+
+    /// The link itself, once hands are shaken, and what was read from it beyond that.
+    pub(crate) fn into_link(self) -> (R::Link, BytesMut) {
+        (self.link, self.input)
+    }
+
+    /// Writes what is there to be said, and waits for what the initiator says to it. On an error the initiator was told what
+    /// is wrong, where it could still hear it.
+    pub(crate) async fn next<S: Stage>(&mut self, mut stage: S) -> Result<S::Done, ConnectionError> {
+        self.timer.reset(self.clock.to_runtime(stage.deadline()));
+        let error = loop {
+            let step = match poll_fn(|cx| self.poll_step(cx)).await {
+                Step::Read(Ok(0)) => Err(ConnectionError::LinkLost { unread: self.input.len() }),
+                Step::Read(Ok(_)) => stage.handle_input(self.clock.now(), &mut self.input, &mut self.out),
+                Step::Read(Err(error)) => Err(ConnectionError::Transport(error.to_string())),
+                Step::TimedOut => {
+                    let timed_out = stage.handle_timeout(self.clock.now(), &mut self.out);
+                    // A timer may fire a little early.
+                    self.timer.reset(self.clock.to_runtime(stage.deadline()));
+                    timed_out.map(|()| ControlFlow::Continue(stage))
+                }
+            };
+            match step {
+                Ok(ControlFlow::Continue(more)) => stage = more,
+                Ok(ControlFlow::Break(done)) => return Ok(done),
+                Err(error) => break error,
             }
         };
-        match step {
-            Ok(Progress::More(more)) => incoming = more,
-            Ok(Progress::Offered(offered)) => return Ok(offered),
-            Err(error) => break error,
+        self.farewell().await;
+        Err(error)
+    }
+
+    /// Writes what there is to be said, and closes the link so that it arrives.
+    pub(crate) async fn farewell(&mut self) {
+        self.timer.reset(self.clock.to_runtime(self.clock.now() + FAREWELL));
+        poll_fn(|cx| {
+            if self.timer.poll_expired(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            self.poll_farewell(cx).map(drop)
+        })
+        .await;
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        // Nothing is said to what was not heard.
+        let read = match self.poll_write(cx) {
+            Poll::Ready(Ok(())) => self.poll_read(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        match read {
+            Poll::Ready(result) => Poll::Ready(Step::Read(result)),
+            Poll::Pending => self.timer.poll_expired(cx).map(|()| Step::TimedOut),
         }
-    };
-    timer.reset(runtime.now() + FAREWELL);
-    poll_fn(|cx| {
-        if timer.poll_expired(cx).is_ready() {
-            return Poll::Ready(());
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Where frames follow each other at once, the next one is here already.
+        if fluxar_proto::frame::missing(&self.input) == 0 && !self.input.is_empty() {
+            return Poll::Ready(Ok(self.input.len()));
         }
-        poll_farewell(cx, link, &mut out, input).map(drop)
-    })
-    .await;
-    Err(error)
+        if self.input.is_empty() {
+            // A connection that says nothing holds no buffer.
+            ready!(self.link.poll_readable(cx))?;
+        }
+        let missing = fluxar_proto::frame::missing(&self.input);
+        self.input.reserve(missing.min(self.input.len()).max(ROOM));
+        self.link.poll_read(cx, &mut self.input)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match ready!(self.link.poll_write(cx, &[IoSlice::new(self.out.chunk())]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.out.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is left to say, ends the output, and waits for the peer to do the same.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx))?;
+        ready!(self.link.poll_shutdown(cx))?;
+        poll_discard(cx, &mut self.link, &mut self.input).map(Ok)
+    }
 }
 
 enum Step {
     Read(io::Result<usize>),
     TimedOut,
-}
-
-fn poll_step(
-    cx: &mut Context<'_>,
-    link: &mut impl Link,
-    input: &mut BytesMut,
-    timer: &mut impl Timer,
-) -> Poll<Step> {
-    let readable = match input.is_empty() {
-        // A connection that says nothing holds no buffer.
-        true => link.poll_readable(cx),
-        false => Poll::Ready(Ok(())),
-    };
-    let read = match readable {
-        Poll::Ready(Ok(())) => {
-            let missing = fluxar_proto::frame::missing(input);
-            input.reserve(missing.min(input.len()).max(ROOM));
-            link.poll_read(cx, input)
-        }
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
-    };
-    match read {
-        Poll::Ready(result) => Poll::Ready(Step::Read(result)),
-        Poll::Pending => timer.poll_expired(cx).map(|()| Step::TimedOut),
-    }
-}
-
-/// Writes what is left to say, ends the output, and waits for the peer to do the same.
-fn poll_farewell(
-    cx: &mut Context<'_>,
-    link: &mut impl Link,
-    out: &mut TransmitBuf,
-    input: &mut BytesMut,
-) -> Poll<io::Result<()>> {
-    while !out.is_empty() {
-        let written = ready!(link.poll_write(cx, &[IoSlice::new(out.chunk())]))?;
-        out.advance(written);
-    }
-    ready!(link.poll_shutdown(cx))?;
-    poll_discard(cx, link, input).map(Ok)
 }

@@ -61,6 +61,12 @@ impl Connections {
         result
     }
 
+    /// How many links are in the handshake, and how many connections are open.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.shaking.len(), state.open.len())
+    }
+
     /// Those that are open now.
     pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
         self.lock().open.values().filter_map(Weak::upgrade).collect()

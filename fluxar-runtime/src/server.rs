@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use fluxar_proto::{Error, Offered, ResumeRefused};
 
-use crate::accept;
+use crate::accept::Shaking;
 use crate::address::{Address, AddressError, Transport};
 use crate::clock::Clock;
 use crate::connections::{Connections, Handshake, Listening};
@@ -23,12 +24,13 @@ use crate::peer::Peer;
 use crate::publish::Publish;
 use crate::request::Request;
 use crate::runtime::{Link, Listener, Runtime, Timer};
+use crate::sessions::{self, ServerStats, Session, Sessions, TakenUp};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::stream_request::StreamRequest;
 use crate::subscribe::{Subscribe, SubscribeMessages};
-use crate::upkeep::{Detached, Hold, LinkEnd, Upkeep};
+use crate::upkeep::LinkEnd;
 
 /// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -153,6 +155,7 @@ impl<R: Runtime> Server<R> {
                 on_connect: on_connect.clone(),
                 store_by: store_by.clone(),
                 connections: handle.connections.clone(),
+                sessions: handle.sessions.clone(),
                 hub: handle.hub.clone(),
             };
             runtime.spawn(accept.run(listener));
@@ -182,6 +185,8 @@ pub struct ServerBuilder<R: Runtime> {
     on_connect: Option<OnConnect>,
     store_by: Option<StoreBy>,
     max_handshakes: usize,
+    max_detached: usize,
+    max_detached_bytes: usize,
 }
 
 impl<R: Runtime> ServerBuilder<R> {
@@ -198,6 +203,8 @@ impl<R: Runtime> ServerBuilder<R> {
             on_connect: None,
             store_by: None,
             max_handshakes: 1024,
+            max_detached: sessions::MAX_DETACHED,
+            max_detached_bytes: sessions::MAX_DETACHED_BYTES,
         }
     }
 
@@ -219,6 +226,27 @@ impl<R: Runtime> ServerBuilder<R> {
     /// default 1,024.
     pub fn max_handshakes(mut self, max: usize) -> Self {
         self.max_handshakes = max.max(1);
+        self
+    }
+
+    /// How long a session is kept for a client whose link is lost, so that it can go on over another one (§9.1); zero: not
+    /// at all. Default 60 s.
+    pub fn resume_for(mut self, time: Duration) -> Self {
+        self.settings.configure(|config| config.resume_time = time);
+        self
+    }
+
+    /// How many sessions are kept whose links are lost; where there are more, the one that has been without a link for the
+    /// longest time ends. Default 1,024.
+    pub fn max_detached(mut self, count: usize) -> Self {
+        self.max_detached = count;
+        self
+    }
+
+    /// How many bytes these may hold in all: messages that the client may not have, and what waits to be sent or to be
+    /// handled. What several share, as messages of a hub, counts for each. Default 256 MiB.
+    pub fn max_detached_bytes(mut self, bytes: usize) -> Self {
+        self.max_detached_bytes = bytes;
         self
     }
 
@@ -270,7 +298,11 @@ impl<R: Runtime> ServerBuilder<R> {
         let connections = Connections::new(listeners.len(), self.max_handshakes);
         Ok(Server {
             runtime: self.runtime,
-            handle: ServerHandle { connections, hub },
+            handle: ServerHandle {
+                connections,
+                sessions: Sessions::new(self.max_detached, self.max_detached_bytes),
+                hub,
+            },
             listeners,
             addresses,
             settings: self.settings,
@@ -329,11 +361,12 @@ impl From<AddressError> for BindError {
 #[derive(Clone)]
 pub struct ServerHandle {
     connections: Arc<Connections>,
+    sessions: Arc<Sessions>,
     hub: Hub,
 }
 
 impl ServerHandle {
-    /// The peers that are connected now.
+    /// The peers that are connected now: those included whose link is lost, while their sessions wait for another one.
     pub fn peers(&self) -> Vec<Peer> {
         self.connections.open().into_iter().map(Peer::new).collect()
     }
@@ -343,7 +376,12 @@ impl ServerHandle {
         &self.hub
     }
 
-    /// Stops listening and closes every connection; [`Server::run`] then returns.
+    /// How the server is doing.
+    pub fn stats(&self) -> ServerStats {
+        ServerStats::new(self.connections.counts(), self.sessions.counts())
+    }
+
+    /// Stops listening and closes every connection, those without a link included; [`Server::run`] then returns.
     pub fn stop(&self) {
         self.connections.stop();
     }
@@ -363,6 +401,7 @@ struct Accept<R: Runtime> {
     on_connect: Option<OnConnect>,
     store_by: Option<StoreBy>,
     connections: Arc<Connections>,
+    sessions: Arc<Sessions>,
     hub: Hub,
 }
 
@@ -388,26 +427,79 @@ impl<R: Runtime> Accept<R> {
         }
     }
 
-    /// One connection, from its first byte to its last.
-    async fn serve(self: Arc<Self>, mut link: R::Link, handshake: Handshake) {
+    /// One link, from its first byte to its last.
+    async fn serve(self: Arc<Self>, link: R::Link, handshake: Handshake) {
         let clock = Clock::new(&self.runtime);
         let ids = match clock.ids() {
             Ok(ids) => ids,
             Err(error) => return tracing::error!(%error, "no randomness for a connection"),
         };
         let remote = link.remote();
-        let mut input = BytesMut::new();
         let incoming = fluxar_proto::Incoming::new(self.settings.config.clone(), clock.now(), ids);
-        let offer = accept::offer(&self.runtime, &clock, &mut link, incoming, &mut input);
-        let offered = match handshake.while_welcome(offer).await {
+        let mut shaking = Shaking::new(&self.runtime, clock.clone(), link);
+        let mut offered = match handshake.while_welcome(shaking.next(incoming)).await {
             Some(Ok(offered)) => offered,
             Some(Err(error)) => return tracing::debug!(remote, %error, "a handshake failed"),
             None => return,
         };
+        match self.take_up(&mut offered) {
+            Ok(Some(taken)) => self.resume(clock, shaking, handshake, *offered, taken).await,
+            Ok(None) => self.begin(clock, shaking, handshake, *offered).await,
+            Err(error) => {
+                tracing::debug!(remote, %error, "a session could not go on");
+                offered.refuse(clock.now(), error, &mut shaking.out);
+                handshake.while_welcome(shaking.farewell()).await;
+            }
+        }
+    }
+
+    /// Looks for the session that the initiator asks for, if it does. Where that is not known a fresh one follows (§9.9).
+    ///
+    /// # Errors
+    ///
+    /// What the initiator is told that has broken its session.
+    fn take_up(&self, offered: &mut Offered) -> Result<Option<TakenUp>, Error> {
+        match self.sessions.take_up(offered) {
+            Some(Ok((tentative, taken))) => {
+                offered.set_resumed(tentative);
+                Ok(Some(taken))
+            }
+            Some(Err(ResumeRefused::Violation(error))) => Err(Error::new(error.code(), error.to_string())),
+            Some(Err(_)) | None => Ok(None),
+        }
+    }
+
+    /// A session goes on over a link.
+    async fn resume(
+        &self,
+        clock: Clock,
+        mut shaking: Shaking<R>,
+        handshake: Handshake,
+        offered: Offered,
+        taken: TakenUp,
+    ) {
+        let Some(resuming) = offered.accept_resumed(clock.now(), &mut shaking.out) else { return };
+        let confirmed = match handshake.while_welcome(shaking.next(resuming)).await {
+            Some(Ok(confirmed)) => confirmed,
+            Some(Err(error)) => return tracing::debug!(%error, "a session did not go on"),
+            None => return,
+        };
+        drop(handshake);
+        let (link, input) = shaking.into_link();
+        if let Some((session, number)) = taken.confirm(confirmed, link.remote()) {
+            self.drive(session, link, number, input).await;
+        }
+    }
+
+    /// A session begins.
+    async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, offered: Offered) {
         let connection = offered.accept(clock.now());
-        let shared =
-            Shared::new(connection, clock, remote, self.settings.call_timeout, self.hub.tasks().clone());
-        let Some(_registered) = handshake.done(&shared) else { return };
+        let (link, input) = shaking.into_link();
+        let timeout = self.settings.call_timeout;
+        let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());
+        let Some(registered) = handshake.done(&shared) else { return };
+        let (router, hub) = (self.router.clone(), self.hub.clone());
+        let session = Session::begin(self.sessions.clone(), registered, &shared, router, hub);
         let store = self.store_by.as_ref().and_then(|choose| choose(&Peer::new(shared.clone())));
         if let Some(store) = store {
             match Keeper::new(store) {
@@ -420,12 +512,15 @@ impl<R: Runtime> Accept<R> {
             // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
             self.runtime.spawn(async move { hook(peer).await });
         }
-        let number = shared.link();
-        let upkeep = || Upkeep::new(shared.clone(), self.router.clone(), self.hub.clone());
-        let _hold = Hold::new(upkeep());
-        let driver = Driver::new(&self.runtime, link, number, upkeep(), &self.settings, input);
+        self.drive(session, link, shared.link(), input).await;
+    }
+
+    /// Drives a session over a link. Where that is lost, the session waits in a small task of its own.
+    async fn drive(&self, session: Arc<Session>, link: R::Link, number: u64, input: BytesMut) {
+        let upkeep = session.upkeep();
+        let driver = Driver::new(&self.runtime, link, number, upkeep, &self.settings, input);
         if let LinkEnd::Lost(number) = driver.await {
-            Detached::new(upkeep(), number).await;
+            self.runtime.spawn(session.wait(number));
         }
     }
 }

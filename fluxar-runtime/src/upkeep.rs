@@ -72,6 +72,10 @@ impl Hold {
     pub(crate) fn new(upkeep: Upkeep) -> Self {
         Self(upkeep)
     }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
 }
 
 impl Drop for Hold {

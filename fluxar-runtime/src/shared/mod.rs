@@ -319,6 +319,11 @@ impl Shared {
         self.lock().connection.stats()
     }
 
+    /// How much the connection holds, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.guard().connection.stats().held_bytes()
+    }
+
     pub(crate) fn delivery_journal(&self) -> Vec<DeliveryRecord> {
         self.lock().connection.delivery_journal().cloned().collect()
     }
@@ -337,6 +342,11 @@ impl State {
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>) {
         let replaced = register(&mut self.driver, cx);
         self.discard(replaced);
+    }
+
+    /// The peer is at the other end of another link now.
+    pub(crate) fn set_remote(&mut self, remote: String) {
+        self.remote = remote;
     }
 
     /// Drops a waker once the lock is released.
