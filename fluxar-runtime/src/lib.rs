@@ -30,6 +30,7 @@ mod random;
 mod request;
 mod runtime;
 mod server;
+mod serving;
 mod sessions;
 mod settings;
 mod shared;

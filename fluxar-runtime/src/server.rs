@@ -1,45 +1,27 @@
 //! The side that listens.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use fluxar_proto::{Error, Offered, ResumeRefused};
-
-use crate::accept::Shaking;
 use crate::address::{Address, AddressError, Transport};
-use crate::clock::Clock;
-use crate::connections::{Connections, Handshake, Listening};
-use crate::driver::Driver;
+use crate::connections::Connections;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
-use crate::keeper::Keeper;
 use crate::message::Message;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
 use crate::publish::Publish;
 use crate::request::Request;
-use crate::runtime::{Link, Listener, Runtime, Timer};
-use crate::sessions::{self, ServerStats, Session, Sessions, TakenUp};
+use crate::runtime::{Listener, Runtime};
+use crate::serving::{OnConnect, Serving, StoreBy};
+use crate::sessions::{self, ServerStats, Sessions};
 use crate::settings::{Settings, setters};
-use crate::shared::Shared;
 use crate::store::Store;
 use crate::stream_request::StreamRequest;
 use crate::subscribe::{Subscribe, SubscribeMessages};
-use crate::upkeep::LinkEnd;
-
-/// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Called with each new peer.
-type OnConnect = Arc<dyn Fn(Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
-
-/// Gives a peer its store.
-type StoreBy = Arc<dyn Fn(&Peer) -> Option<Arc<dyn Store>> + Send + Sync>;
 
 /// Listens, and runs handlers for whoever connects.
 ///
@@ -148,7 +130,7 @@ impl<R: Runtime> Server<R> {
     pub async fn run(self) -> io::Result<()> {
         let Self { runtime, listeners, settings, router, on_connect, store_by, handle, .. } = self;
         for listener in listeners {
-            let accept = Accept {
+            let serving = Serving {
                 runtime: runtime.clone(),
                 settings: settings.clone(),
                 router: router.clone(),
@@ -158,7 +140,7 @@ impl<R: Runtime> Server<R> {
                 sessions: handle.sessions.clone(),
                 hub: handle.hub.clone(),
             };
-            runtime.spawn(accept.run(listener));
+            runtime.spawn(serving.run(listener));
         }
         // Dropped without having been stopped: the listeners' tasks must end all the same.
         let _stop = StopListening(handle.connections.clone());
@@ -390,138 +372,6 @@ impl ServerHandle {
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle").field("connections", &self.connections.open().len()).finish()
-    }
-}
-
-/// What one listener needs to serve who connects.
-struct Accept<R: Runtime> {
-    runtime: R,
-    settings: Settings,
-    router: Router,
-    on_connect: Option<OnConnect>,
-    store_by: Option<StoreBy>,
-    connections: Arc<Connections>,
-    sessions: Arc<Sessions>,
-    hub: Hub,
-}
-
-impl<R: Runtime> Accept<R> {
-    async fn run(self, listener: R::Listener) {
-        let listening = Listening(self.connections.clone());
-        // Dropped before that: once the server has ended, others can listen there.
-        let mut listener = listener;
-        let this = Arc::new(self);
-        loop {
-            match listening.until_stopped(listener.accept()).await {
-                Some(Ok(link)) => {
-                    let handshake = Handshake::new(this.connections.clone());
-                    this.runtime.spawn(this.clone().serve(link, handshake));
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    let mut timer = this.runtime.timer(this.runtime.now() + ACCEPT_PAUSE);
-                    poll_fn(|cx| timer.poll_expired(cx)).await;
-                }
-                None => return,
-            }
-        }
-    }
-
-    /// One link, from its first byte to its last.
-    async fn serve(self: Arc<Self>, link: R::Link, handshake: Handshake) {
-        let clock = Clock::new(&self.runtime);
-        let ids = match clock.ids() {
-            Ok(ids) => ids,
-            Err(error) => return tracing::error!(%error, "no randomness for a connection"),
-        };
-        let remote = link.remote();
-        let incoming = fluxar_proto::Incoming::new(self.settings.config.clone(), clock.now(), ids);
-        let mut shaking = Shaking::new(&self.runtime, clock.clone(), link);
-        let mut offered = match handshake.while_welcome(shaking.next(incoming)).await {
-            Some(Ok(offered)) => offered,
-            Some(Err(error)) => return tracing::debug!(remote, %error, "a handshake failed"),
-            None => return,
-        };
-        match self.take_up(&mut offered) {
-            Ok(Some(taken)) => self.resume(clock, shaking, handshake, *offered, taken).await,
-            Ok(None) => self.begin(clock, shaking, handshake, *offered).await,
-            Err(error) => {
-                tracing::debug!(remote, %error, "a session could not go on");
-                offered.refuse(clock.now(), error, &mut shaking.out);
-                handshake.while_welcome(shaking.farewell()).await;
-            }
-        }
-    }
-
-    /// Looks for the session that the initiator asks for, if it does. Where that is not known a fresh one follows (§9.9).
-    ///
-    /// # Errors
-    ///
-    /// What the initiator is told that has broken its session.
-    fn take_up(&self, offered: &mut Offered) -> Result<Option<TakenUp>, Error> {
-        match self.sessions.take_up(offered) {
-            Some(Ok((tentative, taken))) => {
-                offered.set_resumed(tentative);
-                Ok(Some(taken))
-            }
-            Some(Err(ResumeRefused::Violation(error))) => Err(Error::new(error.code(), error.to_string())),
-            Some(Err(_)) | None => Ok(None),
-        }
-    }
-
-    /// A session goes on over a link.
-    async fn resume(
-        &self,
-        clock: Clock,
-        mut shaking: Shaking<R>,
-        handshake: Handshake,
-        offered: Offered,
-        taken: TakenUp,
-    ) {
-        let Some(resuming) = offered.accept_resumed(clock.now(), &mut shaking.out) else { return };
-        let confirmed = match handshake.while_welcome(shaking.next(resuming)).await {
-            Some(Ok(confirmed)) => confirmed,
-            Some(Err(error)) => return tracing::debug!(%error, "a session did not go on"),
-            None => return,
-        };
-        drop(handshake);
-        let (link, input) = shaking.into_link();
-        if let Some((session, number)) = taken.confirm(confirmed, link.remote()) {
-            self.drive(session, link, number, input).await;
-        }
-    }
-
-    /// A session begins.
-    async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, offered: Offered) {
-        let connection = offered.accept(clock.now());
-        let (link, input) = shaking.into_link();
-        let timeout = self.settings.call_timeout;
-        let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());
-        let Some(registered) = handshake.done(&shared) else { return };
-        let (router, hub) = (self.router.clone(), self.hub.clone());
-        let session = Session::begin(self.sessions.clone(), registered, &shared, router, hub);
-        let store = self.store_by.as_ref().and_then(|choose| choose(&Peer::new(shared.clone())));
-        if let Some(store) = store {
-            match Keeper::new(store) {
-                Ok(keeper) => Keeper::start(keeper, &shared, self.hub.clone()),
-                Err(error) => return tracing::error!(%error, "no randomness for a connection"),
-            }
-        }
-        if let Some(hook) = self.on_connect.clone() {
-            let peer = Peer::new(shared.clone());
-            // Called in that task too: a hook may panic before there is a future, and must not take the connection along.
-            self.runtime.spawn(async move { hook(peer).await });
-        }
-        self.drive(session, link, shared.link(), input).await;
-    }
-
-    /// Drives a session over a link. Where that is lost, the session waits in a small task of its own.
-    async fn drive(&self, session: Arc<Session>, link: R::Link, number: u64, input: BytesMut) {
-        let upkeep = session.upkeep();
-        let driver = Driver::new(&self.runtime, link, number, upkeep, &self.settings, input);
-        if let LinkEnd::Lost(number) = driver.await {
-            self.runtime.spawn(session.wait(number));
-        }
     }
 }
 
