@@ -109,7 +109,7 @@ impl Connection {
         let session = self.session.as_mut().filter(|session| session.id() == grant.id);
         let session = session.ok_or(Violation::WrongAnswer)?;
         let secret = grant.secret.ok_or(HelloError::Missing("secret"))?;
-        session.renew(secret, Duration::from_millis(grant.resume_ms));
+        session.renew(&secret, Duration::from_millis(grant.resume_ms));
         // With it the responder knows that we have the answer: it goes first.
         session.ledger.tell_at_once(now);
         session.ledger.acknowledge(resumed.handled)?;

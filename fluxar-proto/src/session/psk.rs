@@ -151,6 +151,11 @@ pub(crate) fn is_resume_proof(secret: &Secret<32>, session: SessionId, offer: Id
     resume_mac(secret, session, offer).verify_slice(proof).is_ok()
 }
 
+/// The secret of a session that goes on, from the one before and what the answer says (§9.6).
+pub(crate) fn next_secret(secret: &Secret<32>, salt: &Secret<32>) -> Secret<32> {
+    Secret::new(mac(secret.as_bytes(), &[b"fluxar resumed", salt.as_bytes()]).finalize().into_bytes().into())
+}
+
 fn resume_mac(secret: &Secret<32>, session: SessionId, offer: Id) -> Hmac<Sha256> {
     mac(secret.as_bytes(), &[b"fluxar resume", session.as_bytes(), offer.as_bytes()])
 }
@@ -219,6 +224,15 @@ mod tests {
         let mut other = *session.as_bytes();
         other[15] ^= 1;
         assert!(!is_resume_proof(&secret, SessionId::from_bytes(other), offer, &proof));
+    }
+
+    // spec: §9.6
+    // spec: §19.7
+    #[test]
+    fn the_next_secret_of_a_session_is_that_of_the_specification() {
+        let [secret, salt, next] =
+            ["session secret", "secret", "next"].map(|name| Secret::new(vector("resume-next", name)));
+        assert_eq!(next_secret(&secret, &salt), next);
     }
 
     // spec: §6.12

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::hello::{ResumeOffer, SessionGrant, SessionId};
 use super::ids::IdSource;
-use super::psk::{is_resume_proof, resume_proof};
+use super::psk::{is_resume_proof, next_secret, resume_proof};
 use super::secret::Secret;
 use super::{Ledger, StoreLimits};
 use crate::message::Id;
@@ -16,9 +16,9 @@ pub(crate) struct Session {
     id: SessionId,
     /// By which the initiator shows that it had the session.
     secret: Secret<32>,
-    /// The one that is to take its place: told on a link that was not confirmed, so that the initiator may have the one or the
-    /// other (§9.6).
-    next_secret: Option<Secret<32>>,
+    /// What an answer said that leads to the next one, and that one: as long as its link was not confirmed, the initiator may
+    /// have the one secret or the other (§9.6).
+    next: Option<(Secret<32>, Secret<32>)>,
     /// How long it outlives a lost link (§9.1).
     resume_time: Duration,
     /// What is kept for the other side, and counted.
@@ -29,7 +29,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(id: SessionId, secret: Secret<32>, resume_time: Duration, limits: StoreLimits) -> Self {
-        Self { id, secret, next_secret: None, resume_time, ledger: Ledger::new(limits), expires: None }
+        Self { id, secret, next: None, resume_time, ledger: Ledger::new(limits), expires: None }
     }
 
     /// A fresh one, as the responder makes it.
@@ -55,24 +55,29 @@ impl Session {
 
     /// Whether an offer comes from who had the session. Takes the same time in any case (§9.6).
     pub(crate) fn verify(&mut self, offer: &ResumeOffer, offer_id: Id) -> bool {
-        let next = self.next_secret.as_ref().unwrap_or(&self.secret);
+        let next = self.next.as_ref().map_or(&self.secret, |(_, next)| next);
         let has_next = is_resume_proof(next, self.id, offer_id, &offer.proof);
         let has_old = is_resume_proof(&self.secret, self.id, offer_id, &offer.proof);
         let is_same = (offer.session == self.id) & (has_next | has_old);
-        if is_same
-            && has_next
-            && let Some(next) = self.next_secret.take()
-        {
-            self.secret = next;
+        if is_same && has_next {
+            self.confirm();
         }
         is_same
     }
 
-    /// What the responder grants for a link: for a resumed session with a fresh secret, which is the same until it is
-    /// confirmed that the initiator has it.
+    /// What the responder grants for a link: for a resumed session with what leads to a fresh secret, which is the same until
+    /// it is known that the initiator has it.
     pub(crate) fn grant(&mut self, resumed: bool, ids: &mut IdSource) -> SessionGrant {
         let secret = match resumed {
-            true => self.next_secret.get_or_insert_with(|| Secret::new(ids.bytes())),
+            true => {
+                let now = &self.secret;
+                let (salt, _) = self.next.get_or_insert_with(|| {
+                    let salt = Secret::new(ids.bytes());
+                    let next = next_secret(now, &salt);
+                    (salt, next)
+                });
+                salt
+            }
             false => &self.secret,
         };
         let resume_ms = u64::try_from(self.resume_time.as_millis()).unwrap_or(u64::MAX);
@@ -81,14 +86,14 @@ impl Session {
 
     /// The responder knows that the initiator has the newest secret.
     pub(crate) fn confirm(&mut self) {
-        if let Some(next) = self.next_secret.take() {
+        if let Some((_, next)) = self.next.take() {
             self.secret = next;
         }
     }
 
-    /// The initiator got a fresh secret.
-    pub(crate) fn renew(&mut self, secret: Secret<32>, resume_time: Duration) {
-        (self.secret, self.resume_time) = (secret, resume_time);
+    /// The initiator got an answer that leads to a fresh secret.
+    pub(crate) fn renew(&mut self, salt: &Secret<32>, resume_time: Duration) {
+        (self.secret, self.resume_time) = (next_secret(&self.secret, salt), resume_time);
     }
 }
 
