@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 
+use fluxar_proto::Drain;
+
 use crate::line::Line;
 use crate::shared::{Shared, register};
 
@@ -18,6 +20,8 @@ pub(crate) struct Connections {
 
 struct State {
     stopped: bool,
+    /// The server is about to leave: who is in the handshake is told so.
+    leaving: Option<Drain>,
     listeners: usize,
     next: u64,
     /// Links in the handshake, the oldest first, and who is woken when one has to go.
@@ -34,6 +38,7 @@ impl Connections {
     pub(crate) fn new(listeners: usize, max_handshakes: usize) -> Arc<Self> {
         let state = State {
             stopped: false,
+            leaving: None,
             listeners,
             next: 0,
             shaking: BTreeMap::new(),
@@ -53,7 +58,7 @@ impl Connections {
         let mut wakers = Vec::new();
         let mut state = self.lock();
         let result = change(&mut state, &mut wakers);
-        if state.is_over() {
+        if state.is_empty() {
             state.ending.call_all(&mut wakers);
         }
         drop(state);
@@ -88,6 +93,20 @@ impl Connections {
         });
     }
 
+    /// Stops listening; who is in the handshake is refused.
+    pub(crate) fn leave(&self, drain: &Drain) {
+        self.change(|state, wakers| {
+            state.stopped = true;
+            state.leaving = Some(drain.clone());
+            state.accepting.call_all(wakers);
+        });
+    }
+
+    /// What is said while the server leaves.
+    pub(crate) fn leaving(&self) -> Option<Drain> {
+        self.lock().leaving.clone()
+    }
+
     /// A listener is gone.
     fn forget_listener(&self) {
         self.change(|state, _| state.listeners -= 1);
@@ -95,11 +114,20 @@ impl Connections {
 
     /// Waits until the server is stopped and its last connection is gone.
     pub(crate) async fn over(&self) {
+        self.until(|state| state.is_empty() && state.listeners == 0).await;
+    }
+
+    /// Waits until the server is stopped and nobody is connected.
+    pub(crate) async fn emptied(&self) {
+        self.until(State::is_empty).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&State) -> bool) {
         let mut ticket = None;
         poll_fn(|cx| {
             let _replaced;
             let mut state = self.lock();
-            if state.is_over() {
+            if reached(&state) {
                 return Poll::Ready(());
             }
             _replaced = state.ending.wait(&mut ticket, cx);
@@ -110,8 +138,8 @@ impl Connections {
 }
 
 impl State {
-    fn is_over(&self) -> bool {
-        self.stopped && self.open.is_empty() && self.listeners == 0
+    fn is_empty(&self) -> bool {
+        self.stopped && self.open.is_empty()
     }
 }
 
@@ -158,7 +186,7 @@ impl Handshake {
         let key = connections.change(|state, wakers| {
             let key = state.next;
             state.next += 1;
-            if !state.stopped {
+            if !state.stopped || state.leaving.is_some() {
                 state.shaking.insert(key, None);
             }
             if state.shaking.len() > connections.max_handshakes {

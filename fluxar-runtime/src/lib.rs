@@ -12,6 +12,7 @@ mod call;
 mod client;
 mod clock;
 mod connections;
+mod drain;
 mod driver;
 mod farewell;
 mod floats;
@@ -47,10 +48,11 @@ mod upkeep;
 pub use address::{Address, AddressError, Transport};
 pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
+pub use drain::DrainReport;
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
-    Code, Config, ConnectionError, DeliveryRecord, Error, Id, Items, Limits, Origin, Overflow, Payload,
-    PeerInfo, Qos, QueueLimits, QueueStats, Stats,
+    Code, Config, ConnectionError, DeliveryRecord, Drain, Error, Id, Items, Limits, Origin, Overflow,
+    Payload, PeerInfo, Qos, QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
 pub use hub::{Hub, HubBuilder, HubStats, Undelivered};

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluxar_proto::{Code, ConnectionError, DeliveryRecord, Error, PeerInfo, Stats};
+use fluxar_proto::{Code, ConnectionError, DeliveryRecord, Drain, Error, PeerInfo, Stats};
 
 use crate::call::Call;
 use crate::handler::HandlerError;
@@ -158,6 +158,18 @@ impl Peer {
     pub async fn shut_down(&self) -> ConnectionError {
         self.close();
         self.shared.unlinked().await
+    }
+
+    /// Announces that this side is about to leave (§8.6): the peer opens nothing more, and what it opens all the same is refused
+    /// in a way that makes it safe to try elsewhere. What is open goes on to its end; then the connection closes, at the deadline
+    /// at the latest. [`closed`](Self::closed) says when.
+    pub fn drain(&self, drain: Drain) {
+        self.shared.drain(drain);
+    }
+
+    /// What the peer said when it announced that it is about to leave, if it has: nothing can be opened there any more.
+    pub fn draining(&self) -> Option<Drain> {
+        self.shared.peer_draining()
     }
 
     /// Cuts the transport without telling the peer, as a failing network would; responses that are queued still go

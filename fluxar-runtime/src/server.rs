@@ -342,7 +342,7 @@ impl From<AddressError> for BindError {
 /// Knows a server's connections, and stops it. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerHandle {
-    connections: Arc<Connections>,
+    pub(crate) connections: Arc<Connections>,
     sessions: Arc<Sessions>,
     hub: Hub,
 }
@@ -363,7 +363,8 @@ impl ServerHandle {
         ServerStats::new(self.connections.counts(), self.sessions.counts())
     }
 
-    /// Stops listening and closes every connection, those without a link included; [`Server::run`] then returns.
+    /// Stops listening and closes every connection at once, those without a link included; [`Server::run`] then returns.
+    /// [`drain`](Self::drain) waits for what is open.
     pub fn stop(&self) {
         self.connections.stop();
     }

@@ -81,15 +81,31 @@ impl<R: Runtime> Serving<R> {
             Some(Err(error)) => return tracing::debug!(remote, %error, "a handshake failed"),
             None => return,
         };
+        if self.connections.leaving().is_some() {
+            let error = Error::draining("the server is about to leave").with_processed(false);
+            return self.refuse(clock, shaking, handshake, *offered, error).await;
+        }
         match self.take_up(&mut offered) {
             Ok(Some(taken)) => self.resume(clock, shaking, handshake, *offered, taken).await,
             Ok(None) => self.begin(clock, shaking, handshake, *offered).await,
             Err(error) => {
                 tracing::debug!(remote, %error, "a session could not go on");
-                offered.refuse(clock.now(), error, &mut shaking.out);
-                handshake.while_welcome(shaking.farewell()).await;
+                self.refuse(clock, shaking, handshake, *offered, error).await;
             }
         }
+    }
+
+    /// Nothing comes of an offer, and its initiator is told why.
+    async fn refuse(
+        &self,
+        clock: Clock,
+        mut shaking: Shaking<R>,
+        handshake: Handshake,
+        offered: Offered,
+        error: Error,
+    ) {
+        offered.refuse(clock.now(), error, &mut shaking.out);
+        handshake.while_welcome(shaking.farewell()).await;
     }
 
     /// Looks for the session that the initiator asks for, if it does. Where that is not known a fresh one follows (§9.9).

@@ -34,12 +34,12 @@ use std::time::Instant;
 
 pub use fluxar_runtime::{
     Address, AddressError, BindError, Call, Calling, Code, Config, ConnectError, ConnectionError,
-    DeliveryRecord, Encoded, Error, Fate, FromPayload, HandlerError, Hub, HubBuilder, HubStats, Id,
-    IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages, Meta, OpenCall, OpenStream, Opening,
-    Origin, Overflow, Payload, Peer, PeerInfo, Publish, PublishError, Publishing, Qos, QueueLimits,
-    QueueStats, Raw, Request, ServerHandle, Stats, Store, StoreError, StoreFuture, Stored, Stream,
-    StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription, Transport,
-    Undelivered,
+    DeliveryRecord, Drain, DrainReport, Encoded, Error, Fate, FromPayload, HandlerError, Hub, HubBuilder,
+    HubStats, Id, IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages, Meta, OpenCall,
+    OpenStream, Opening, Origin, Overflow, Payload, Peer, PeerInfo, Publish, PublishError, Publishing, Qos,
+    QueueLimits, QueueStats, Raw, Request, ServerHandle, Stats, Store, StoreError, StoreFuture, Stored,
+    Stream, StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription,
+    Transport, Undelivered,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

@@ -77,6 +77,16 @@ impl Site {
         self.handle.peers().remove(0)
     }
 
+    /// Waits until the server has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// Where it failed.
+    pub async fn ended(mut self) {
+        let running = self.running.take().expect("it runs until now");
+        running.await.expect("the server's task").expect("the server");
+    }
+
     /// Stops the server, and waits until it has ended.
     ///
     /// # Panics

@@ -26,6 +26,11 @@ impl Connection {
         self.drains.ours()
     }
 
+    /// Whether the deadline of that passed before all had ended, so that what was left was cut.
+    pub fn was_cut(&self) -> bool {
+        self.drains.is_cut()
+    }
+
     /// What the peer said when it announced that it is about to leave, if it has: nothing can be opened any more, and what
     /// was not sent by then has failed with `draining` and `processed: false`.
     pub fn peer_draining(&self) -> Option<&Drain> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fluxar_proto::message::Id;
 use fluxar_proto::{
-    Connection, ConnectionError, DeliveryRecord, Error, Event, Instant, PeerInfo, Stats, StreamOpening,
+    Connection, ConnectionError, DeliveryRecord, Drain, Error, Event, Instant, PeerInfo, Stats, StreamOpening,
 };
 
 use self::calls::{Running, Waiter};
@@ -283,6 +283,19 @@ impl Shared {
         self.watch(|state| state.connection.error().filter(|_| state.unlinked).cloned()).await
     }
 
+    /// Waits until a connection that drains is gone. One that loses its link meanwhile ends then: who leaves is not there
+    /// for another one.
+    pub(crate) async fn leave(&self) {
+        let unlinked = self.watch(|state| match state.unlinked {
+            true => Some(true),
+            false => state.connection.is_detached().then_some(false),
+        });
+        if !unlinked.await {
+            self.close(None);
+            self.unlinked().await;
+        }
+    }
+
     async fn watch<T>(&self, mut seen: impl FnMut(&State) -> Option<T>) -> T {
         let mut watch = Watch { shared: self, ticket: None };
         poll_fn(|cx| {
@@ -300,6 +313,16 @@ impl Shared {
     pub(crate) fn close(&self, error: Option<Error>) {
         let now = self.clock.now();
         self.operate(|state| state.connection.close(now, error));
+    }
+
+    /// Announces that this side is about to leave.
+    pub(crate) fn drain(&self, drain: Drain) {
+        let now = self.clock.now();
+        self.operate(|state| state.connection.drain(now, drain));
+    }
+
+    pub(crate) fn peer_draining(&self) -> Option<Drain> {
+        self.lock().connection.peer_draining().cloned()
     }
 
     pub(crate) fn hang_up(&self) {
@@ -396,12 +419,12 @@ impl State {
                     for pinging in &mut self.pings {
                         pinging.end(Err(why.call_error(true).into_outcome()), chores);
                     }
+                    self.watchers.call_all(&mut chores.wakers);
                 }
                 Event::Resumed { .. } => {}
                 // Both change what `established` and `ended` say.
                 Event::Established => self.watchers.call_all(&mut chores.wakers),
-                // Whoever opens something from now on is told.
-                Event::Draining(_) => {}
+                Event::Draining(_) => self.watchers.call_all(&mut chores.wakers),
                 _ => {
                     self.watchers.call_all(&mut chores.wakers);
                     self.queue.dissolve(&mut chores.wakers);
