@@ -1,33 +1,55 @@
 //! The side that dials.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use fluxar_proto::{Connection, ConnectionError};
 
 use crate::address::{Address, AddressError, Transport};
 use crate::clock::Clock;
-use crate::driver::Driver;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
 use crate::keeper::Keeper;
 use crate::payload::IntoPayload;
 use crate::peer::Peer;
+use crate::reconnect::{Backoff, Journal, Linker, Reconnect, Site, Sites, State, States, dial};
 use crate::request::Request;
 use crate::runtime::{Link, Runtime};
 use crate::settings::{Settings, setters};
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::stream_request::StreamRequest;
-use crate::upkeep::Upkeep;
 
 /// A connection that this side has dialled. It is a [`Peer`] that also can be called back; once it is dropped, the
 /// connection is closed.
+///
+/// # Coming back
+///
+/// A link that is lost is replaced by another one, as [`Reconnect`] says, without the help of the application. As a rule the
+/// session [goes on](State::Resumed) as if nothing had happened (§9): calls get their outcomes, streams their items once and
+/// in order, messages are acknowledged. Where the server does not know it any more, or did not want to keep it for so long,
+/// it is [lost](State::Lost), and a fresh one follows. Then
+///
+/// - subscriptions go on, and may have missed what was published meanwhile;
+/// - messages that were not acknowledged are published again, and may arrive twice
+///   ([`is_duplicate`](crate::Message::is_duplicate));
+/// - calls that were not sent are made, and so are those that are [idempotent](crate::Call::idempotent); others fail with
+///   `unavailable`, and may have been acted upon;
+/// - streams end with `unavailable`;
+/// - handlers that work for the server learn that nobody waits for them.
+///
+/// What is called, opened or published while there is no link waits for one, within the bounds of what is queued, and its
+/// deadlines run on. [`state`](Self::state) and [`states`](Self::states) tell how the connection stands.
+///
+/// It ends when it is dropped or closed, when the server closes it in order, or for an error that would be the same the next
+/// time: as when this side is not let in, or one of the two breaks the protocol. A server that leaves, or is full, or
+/// not available, says so, and the client tries again: there, at another [URL](ClientBuilder::url), or where the server
+/// [sends](ClientBuilder::follow_redirects) it.
 pub struct Client<R: Runtime> {
     peer: Peer,
+    journal: Arc<Journal>,
     hub: Hub,
     router: Router,
     runtime: R,
@@ -69,6 +91,33 @@ impl<R: Runtime> Client<R> {
         &self.hub
     }
 
+    /// How the connection stands.
+    ///
+    /// ```no_run
+    /// # fn doc<R: fluxar_runtime::Runtime>(client: fluxar_runtime::Client<R>) {
+    /// if !client.state().is_connected() {
+    ///     eprintln!("offline");
+    /// }
+    /// # }
+    /// ```
+    pub fn state(&self) -> State {
+        self.journal.now()
+    }
+
+    /// How the connection stands, and every change of that from now on, in order.
+    ///
+    /// ```no_run
+    /// # async fn doc<R: fluxar_runtime::Runtime>(client: fluxar_runtime::Client<R>) {
+    /// let mut states = client.states();
+    /// while let Some(state) = states.next().await {
+    ///     eprintln!("{state:?}");
+    /// }
+    /// # }
+    /// ```
+    pub fn states(&self) -> States {
+        self.journal.states()
+    }
+
     /// The connection without its owner: does not close when it is dropped.
     pub fn peer(&self) -> Peer {
         self.peer.clone()
@@ -100,7 +149,10 @@ impl<R: Runtime> fmt::Debug for Client<R> {
 pub struct ClientBuilder<R: Runtime> {
     runtime: R,
     url: String,
+    others: Vec<String>,
     transport: Option<Transport>,
+    reconnect: Reconnect,
+    follow_redirects: bool,
     settings: Settings,
     router: Router,
     store: Option<Arc<dyn Store>>,
@@ -109,8 +161,17 @@ pub struct ClientBuilder<R: Runtime> {
 impl<R: Runtime> ClientBuilder<R> {
     /// As [`Client::connect`], on a runtime that has no default.
     pub fn new(runtime: R, url: impl Into<String>) -> Self {
-        let (settings, router) = (Settings::default(), Router::default());
-        Self { runtime, url: url.into(), transport: None, settings, router, store: None }
+        Self {
+            runtime,
+            url: url.into(),
+            others: Vec::new(),
+            transport: None,
+            reconnect: Reconnect::default(),
+            follow_redirects: false,
+            settings: Settings::default(),
+            router: Router::default(),
+            store: None,
+        }
     }
 
     setters!();
@@ -122,80 +183,136 @@ impl<R: Runtime> ClientBuilder<R> {
         self
     }
 
+    /// Adds another URL at which the same service is to be found. They are tried in the order in which they were added,
+    /// beginning with the one that worked last.
+    ///
+    /// ```
+    /// # use fluxar_runtime::{Client, ClientBuilder, Runtime};
+    /// # fn doc<R: Runtime + Default>() -> ClientBuilder<R> {
+    /// Client::<R>::connect("tcp://a.example:7777").url("tcp://b.example:7777")
+    /// # }
+    /// ```
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.others.push(url.into());
+        self
+    }
+
+    /// How to come back after a link is lost. Default: [`Reconnect::default`], which never gives up.
+    ///
+    /// ```
+    /// # use fluxar_runtime::{Client, ClientBuilder, Reconnect, Runtime};
+    /// # fn doc<R: Runtime + Default>() -> ClientBuilder<R> {
+    /// Client::<R>::connect("tcp://127.0.0.1:7777").reconnect(Reconnect::default().attempts(5))
+    /// # }
+    /// ```
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// Whether to go wherever a server that leaves sends its clients (§8.6). Credentials are not sent there, unless it is one of
+    /// the URLs that were given here. Default: false, and only those URLs are followed.
+    ///
+    /// ```
+    /// # use fluxar_runtime::{Client, ClientBuilder, Runtime};
+    /// # fn doc<R: Runtime + Default>() -> ClientBuilder<R> {
+    /// Client::<R>::connect("tcp://127.0.0.1:7777").follow_redirects(true)
+    /// # }
+    /// ```
+    pub fn follow_redirects(mut self, follow: bool) -> Self {
+        self.follow_redirects = follow;
+        self
+    }
+
     /// Insists on a transport: an address of another one is an error.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
         self
     }
 
-    /// Connects and shakes hands, which may take the [handshake timeout](crate::Config::handshake_timeout) in all.
+    /// Connects and shakes hands, which may take the [handshake timeout](crate::Config::handshake_timeout) in all. Where there
+    /// are several URLs, each is tried once, and has that time.
     ///
     /// # Errors
     ///
-    /// Where the address is bad, nobody answers there, or the handshake fails.
+    /// Where an address is bad; where nobody answers, or the handshake fails, at the last one.
     ///
     /// # Cancel safety
     ///
     /// Dropped before it is ready, the connection is closed.
-    pub async fn build(self) -> Result<Client<R>, ConnectError> {
-        let address: Address = self.url.parse()?;
-        if self.transport.is_some_and(|wanted| wanted != address.transport()) {
-            return Err(ConnectError::WrongTransport(address));
+    pub async fn build(mut self) -> Result<Client<R>, ConnectError> {
+        let first: Address = self.url.parse()?;
+        let mut addresses = vec![first.clone()];
+        for url in &self.others {
+            addresses.push(url.parse()?);
         }
+        if let Some(transport) = self.transport
+            && let Some(wrong) = addresses.iter().find(|address| address.transport() != transport)
+        {
+            return Err(ConnectError::WrongTransport(wrong.clone()));
+        }
+        let comes_back = self.reconnect.is_on();
+        self.settings.configure(|config| {
+            config.reconnect = comes_back;
+            // Where nobody dials again, the server need not keep anything.
+            config.resume &= comes_back;
+        });
+        let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
+        let mut result = self.connect_to(&first, &addresses, &hub).await;
+        for address in addresses.iter().skip(1) {
+            let Err(error) = &result else { break };
+            tracing::debug!(%error, next = %address, "trying another URL");
+            result = self.connect_to(address, &addresses, &hub).await;
+        }
+        result
+    }
+
+    /// One attempt, at one address.
+    async fn connect_to(
+        &self,
+        address: &Address,
+        all: &[Address],
+        hub: &Hub,
+    ) -> Result<Client<R>, ConnectError> {
+        let failed = |error| ConnectError::Io(address.clone(), error);
         let clock = Clock::new(&self.runtime);
-        let ids = clock.ids().map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?;
+        let ids = clock.ids().map_err(|error| failed(io_error(&error)))?;
+        let rng = crate::random::generator().map_err(|error| failed(io_error(&error)))?;
         // One time for both, dialling and shaking hands.
         let began = clock.now();
-        let dialled = dial(&self.runtime, &address, self.settings.config.handshake_timeout).await;
-        let link = dialled.map_err(|error| ConnectError::Io(address.clone(), error))?;
-        let mut settings = self.settings;
-        // Nobody dials again.
-        settings.configure(|config| config.resume = false);
-        let connection = Connection::initiate(settings.config.clone(), began, ids);
-        let remote = link.remote();
-        let hub = settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
-        let shared = Shared::new(connection, clock, remote, settings.call_timeout, hub.tasks().clone());
-        if let Some(store) = self.store {
-            let keeper = Keeper::new(store);
-            Keeper::start(
-                keeper.map_err(|error| ConnectError::Io(address.clone(), io_error(&error)))?,
-                &shared,
-                hub.clone(),
-            );
+        let dialled = dial(&self.runtime, address, self.settings.config.handshake_timeout).await;
+        let link = dialled.map_err(failed)?;
+        let connection = Connection::initiate(self.settings.config.clone(), began, ids);
+        let shared =
+            Shared::new(connection, clock, link.remote(), self.settings.call_timeout, hub.tasks().clone());
+        let journal = Journal::new();
+        shared.report_to(journal.clone(), self.reconnect.is_on());
+        if let Some(store) = &self.store {
+            let keeper = Keeper::new(store.clone()).map_err(|error| failed(io_error(&error)))?;
+            Keeper::start(keeper, &shared, hub.clone());
         }
-        let driver = Driver::new(
-            &self.runtime,
-            link,
-            shared.link(),
-            Upkeep::new(shared.clone(), self.router.clone(), hub.clone()),
-            &settings,
-            BytesMut::new(),
-        );
-        self.runtime.spawn(async move {
-            driver.await;
-        });
-        let client =
-            Client { peer: Peer::new(shared.clone()), hub, router: self.router, runtime: self.runtime };
+        let sites = Sites::new(all.to_vec(), self.follow_redirects, self.transport);
+        let linker = Linker {
+            runtime: self.runtime.clone(),
+            shared: shared.clone(),
+            router: self.router.clone(),
+            hub: hub.clone(),
+            settings: self.settings.clone(),
+            backoff: Backoff::new(self.reconnect.clone(), sites.len()),
+            sites,
+            rng,
+        };
+        self.runtime.spawn(linker.run(link, Site { address: address.clone(), is_own: true }));
+        let client = Client {
+            peer: Peer::new(shared.clone()),
+            journal,
+            hub: hub.clone(),
+            router: self.router.clone(),
+            runtime: self.runtime.clone(),
+        };
         shared.established().await?;
         Ok(client)
     }
-}
-
-async fn dial<R: Runtime>(
-    runtime: &R,
-    address: &Address,
-    timeout: std::time::Duration,
-) -> std::io::Result<R::Link> {
-    use crate::runtime::Timer;
-    let mut timer = runtime.timer(runtime.now() + timeout);
-    let mut dialling = std::pin::pin!(runtime.connect(address));
-    poll_fn(|cx| {
-        if let std::task::Poll::Ready(result) = dialling.as_mut().poll(cx) {
-            return std::task::Poll::Ready(result);
-        }
-        timer.poll_expired(cx).map(|()| Err(std::io::ErrorKind::TimedOut.into()))
-    })
-    .await
 }
 
 impl<R: Runtime> fmt::Debug for ClientBuilder<R> {

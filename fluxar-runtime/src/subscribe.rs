@@ -43,7 +43,7 @@ impl<'a> Wish<'a> {
             match shared.subscribe(filter, options.clone()) {
                 Ok(subscribed) => break subscribed,
                 Err(SubscribeError::Blocked) => {
-                    shared.established().await.map_err(|error| error.call_error(false).into_outcome())?;
+                    shared.attached().await.map_err(|error| error.call_error(false).into_outcome())?;
                 }
                 Err(error) => return Err(shared.subscribe_error(&error).into_outcome()),
             }

@@ -57,6 +57,20 @@ impl Upkeep {
         self.hub.run(&self.shared, &mut self.chores.for_hub);
     }
 
+    /// Ends the connection, unless it has ended; there is no link any more, or none that will be driven.
+    pub(crate) fn end(&mut self, why: &ConnectionError) {
+        let now = self.shared.clock().now();
+        let mut state = self.shared.lock();
+        // Where there is a link it is lost first; without one it is the end.
+        while state.connection.error().is_none() {
+            state.connection.abort(now, why.clone());
+        }
+        state.drain_events(&mut self.chores);
+        state.unlink(&mut self.chores);
+        drop(state);
+        self.wind_up();
+    }
+
     /// What is left to do where the task goes down: wakes who waits, and starts nothing.
     pub(crate) fn wind_up(&mut self) {
         self.chores.wakers.drain(..).for_each(Waker::wake);
@@ -80,17 +94,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Self(upkeep) = self;
-        let now = upkeep.shared.clock().now();
-        let mut state = upkeep.shared.lock();
-        // Where there is a link it is lost first; without one it is the end.
-        while state.connection.error().is_none() {
-            state.connection.abort(now, ConnectionError::Transport(STOPPED.into()));
-        }
-        state.drain_events(&mut upkeep.chores);
-        state.unlink(&mut upkeep.chores);
-        drop(state);
-        upkeep.wind_up();
+        self.0.end(&ConnectionError::Transport(STOPPED.into()));
     }
 }
 

@@ -130,7 +130,7 @@ impl Routing {
                         }
                     }
                 }
-                ForHub::Closed => self.forget_publisher(shared, effects),
+                ForHub::Lost | ForHub::Closed => self.forget_publisher(shared, effects),
             }
         }
         self.publish(batch, effects);

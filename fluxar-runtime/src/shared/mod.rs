@@ -1,6 +1,7 @@
 //! What handles and driver of one connection share.
 
 mod calls;
+mod gap;
 mod pubsub;
 mod streams;
 
@@ -17,6 +18,8 @@ use fluxar_proto::{
 };
 
 use self::calls::{Running, Waiter};
+pub(crate) use self::gap::Gap;
+use self::gap::Gaps;
 pub(crate) use self::pubsub::ForHub;
 use self::pubsub::PubSubState;
 use self::streams::Streaming;
@@ -24,6 +27,7 @@ use crate::clock::Clock;
 use crate::keeper::Keeper;
 use crate::line::Line;
 use crate::queue::Queue;
+use crate::reconnect::State as Told;
 use crate::tasks::Tasks;
 
 /// One connection: the core behind a lock, and who waits for what.
@@ -57,6 +61,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     /// Those that wait for the handshake or for the end.
     watchers: Line,
+    /// What becomes of links.
+    gaps: Gaps,
     /// The driver is gone, and the transport with it.
     unlinked: bool,
     /// Wakers that nobody needs any more. They may hold the last reference to a task, and so to what uses this very
@@ -145,6 +151,7 @@ impl Shared {
             pings: Vec::new(),
             queue: Queue::default(),
             watchers: Line::default(),
+            gaps: Gaps::default(),
             unlinked: false,
             discarded: Vec::new(),
         };
@@ -414,27 +421,28 @@ impl State {
                         pinging.end(Ok(rtt), chores);
                     }
                 }
-                // Nobody will answer what was asked on the link that is gone (§9.7).
-                Event::Detached(why) => {
-                    for pinging in &mut self.pings {
-                        pinging.end(Err(why.call_error(true).into_outcome()), chores);
-                    }
-                    self.watchers.call_all(&mut chores.wakers);
+                Event::Established => self.handle_established(chores),
+                Event::Detached(why) => self.handle_detached(why, chores),
+                Event::Resumed { resent } => self.handle_resumed(resent, chores),
+                Event::Lost(lost) => self.handle_lost(&lost, chores),
+                Event::Draining(drain) => self.handle_draining(drain, chores),
+                Event::Closed(why) => {
+                    self.gaps.report(Told::Closed { why }, chores);
+                    self.handle_end(chores);
                 }
-                Event::Resumed { .. } => {}
-                // Both change what `established` and `ended` say.
-                Event::Established => self.watchers.call_all(&mut chores.wakers),
-                Event::Draining(_) => self.watchers.call_all(&mut chores.wakers),
-                _ => {
-                    self.watchers.call_all(&mut chores.wakers);
-                    self.queue.dissolve(&mut chores.wakers);
-                    self.withdraw_streams(&mut chores.wakers);
-                    chores.wakers.extend(self.pings.iter_mut().filter_map(|pinging| pinging.waker.take()));
-                    chores.for_hub.push(ForHub::Closed);
-                }
+                _ => {}
             }
         }
         self.take_publications(chores);
+    }
+
+    /// Nothing more will happen.
+    fn handle_end(&mut self, chores: &mut Chores) {
+        self.watchers.call_all(&mut chores.wakers);
+        self.queue.dissolve(&mut chores.wakers);
+        self.withdraw_streams(&mut chores.wakers);
+        chores.wakers.extend(self.pings.iter_mut().filter_map(|pinging| pinging.waker.take()));
+        chores.for_hub.push(ForHub::Closed);
     }
 }
 

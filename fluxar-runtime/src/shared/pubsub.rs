@@ -60,6 +60,8 @@ pub(crate) enum ForHub {
     Completed(Id),
     /// For durable stores: a publication of the peer's will not come again.
     Released(Id),
+    /// The session is lost; the connection goes on with a fresh one.
+    Lost,
     /// The connection has ended.
     Closed,
 }
