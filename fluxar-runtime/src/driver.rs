@@ -188,6 +188,7 @@ impl<R: Runtime> Driver<R> {
         let number = state.connection.link();
         let turned = Turned {
             lost: (number != self.number).then_some(number),
+            parting: added > 0,
             thawed,
             crowded: added > 0 && state.connection.in_flight() > 1,
             more: self.broken.is_none() && state.connection.wants_transmit(),
@@ -353,6 +354,8 @@ impl<R: Runtime> Driver<R> {
         let Some(turned) = self.turn(cx, read) else { return Poll::Ready(Round::Over(LinkEnd::Replaced)) };
         let busy = self.upkeep.do_chores();
         if let Some(number) = turned.lost {
+            // The last word, where the transport takes it at once (§6.9).
+            let _written = turned.parting && self.poll_write(cx).is_ready();
             return Poll::Ready(Round::Over(LinkEnd::Lost(number)));
         }
         if self.frozen {
@@ -401,6 +404,8 @@ impl<R: Runtime> Driver<R> {
 
 /// What the driver learned in its turn with the lock.
 struct Turned {
+    /// There is something to write, also where the link is lost.
+    parting: bool,
     /// The link is lost, and the connection goes on without one under this number.
     lost: Option<u64>,
     /// The link is ours alone again.

@@ -46,7 +46,7 @@ impl Connection {
         offer.resume = self.session.as_ref().map(|session| session.offer(id));
         self.hello = Some(Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode()));
         self.state = State::Offering { offer: id, deadline: now + self.config.handshake_timeout };
-        self.max_message = frame::HANDSHAKE_LIMIT;
+        (self.max_message, self.farewell) = (frame::HANDSHAKE_LIMIT, None);
         self.link += 1;
     }
 

@@ -124,6 +124,8 @@ pub struct Connection {
     frozen: Option<Attempt>,
     /// How often somebody has tried that.
     attempts: u64,
+    /// The last word on a link that was given up, where its driver asks for it at once.
+    farewell: Option<Outgoing>,
     /// What lives longer than a link, where the session is resumable.
     session: Option<Session>,
     /// Why the connection ended.
@@ -200,6 +202,7 @@ impl Connection {
             link: 0,
             frozen: None,
             attempts: 0,
+            farewell: None,
             session: None,
             error: None,
             max_message: frame::HANDSHAKE_LIMIT,
@@ -295,6 +298,7 @@ impl Connection {
                 if !self.lose_link(now, &why) {
                     return Err(self.fail(now, why));
                 }
+                self.farewell = Some(self.close_message(now, why.report()));
             }
             State::Detached if self.session_expires().is_some_and(|at| now >= at) => self.expire(now)?,
             State::Closing { deadline, .. } if now >= deadline => {
@@ -349,10 +353,13 @@ impl Connection {
     /// peer go on (credit, acknowledgements), then calls, then streams and publications in turn.
     /// Returns how many bytes came to it.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut TransmitBuf) -> usize {
-        if !self.is_attached() {
-            return 0;
-        }
         let before = out.remaining();
+        if let Some(farewell) = self.farewell.take() {
+            self.encode(&farewell, out);
+        }
+        if !self.is_attached() {
+            return out.remaining() - before;
+        }
         while out.remaining() < WATERMARK {
             match self.next_outgoing(now) {
                 Some(outgoing) => self.encode(&outgoing, out),
@@ -474,10 +481,14 @@ impl Connection {
             self.terminate(&why);
         }
         let State::Closing { farewell: Farewell::Close(error), .. } = state else { return None };
+        Some(self.close_message(now, error))
+    }
+
+    fn close_message(&mut self, now: Instant, error: Option<Error>) -> Outgoing {
         let mut close = Outgoing::new(Kind::Control, self.ids.next(now), None, Target::Verb(verb::CLOSE));
         close.error = error.map(Into::into);
         let limit = self.peer.as_ref().map_or(frame::HANDSHAKE_LIMIT, |peer| peer.limits.max_message);
-        Some(close.with_error_within(limit))
+        close.with_error_within(limit)
     }
 
     fn encode(&mut self, outgoing: &Outgoing, out: &mut TransmitBuf) {
