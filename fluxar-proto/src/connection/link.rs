@@ -111,7 +111,7 @@ impl Connection {
         let secret = grant.secret.ok_or(HelloError::Missing("secret"))?;
         session.renew(&secret, Duration::from_millis(grant.resume_ms));
         // With it the responder knows that we have the answer: it goes first.
-        session.ledger.tell_at_once(now);
+        session.ledger.tell_at_once();
         session.ledger.acknowledge(resumed.handled)?;
         self.attach(now, heartbeat_ms);
         Ok(())

@@ -319,6 +319,9 @@ impl Connection {
                 }
             }
         }
+        if let Some(session) = &mut self.session {
+            session.ledger.handle_timeout(now);
+        }
         self.calls.handle_timeout(now, &mut self.open);
         self.streams.handle_timeout(now, &mut self.open);
         self.pubsub.handle_timeout(now);
@@ -342,7 +345,7 @@ impl Connection {
             State::Detached => self.session_expires(),
             State::Waiting | State::Established | State::Closed => None,
         };
-        let tell = self.session.as_ref().and_then(|session| session.ledger.tell_at());
+        let tell = self.session.as_ref().and_then(|session| session.ledger.next_timeout());
         let heartbeat = self.heartbeat.next_timeout();
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
         let link = [tell, heartbeat].into_iter().flatten().filter(|_| self.frozen.is_none()).min();
@@ -386,6 +389,7 @@ impl Connection {
             State::Closing { .. } => true,
             State::Established => {
                 self.hello.is_some()
+                    || self.session.as_ref().is_some_and(|session| session.ledger.is_due())
                     || !self.replies.is_empty()
                     || !self.pings.is_empty()
                     || self.drains.wants_transmit()

@@ -107,6 +107,7 @@ impl Connection {
         session.confirm();
         let counts = [confirmed.acknowledged, confirmed.handled];
         let agreed = counts.into_iter().try_for_each(|handled| session.ledger.acknowledge(handled));
+        self.link += 1;
         self.attach(now, confirmed.heartbeat_ms);
         if let Err(violation) = agreed {
             self.fail(now, violation.into());
@@ -125,7 +126,6 @@ impl Connection {
 
     /// The link is the session's from now on, and what the other side has not is sent again.
     pub(super) fn attach(&mut self, now: Instant, heartbeat_ms: u32) {
-        self.link += 1;
         self.state = State::Established;
         if let Some(peer) = &mut self.peer {
             peer.limits.heartbeat_ms = heartbeat_ms;

@@ -54,6 +54,8 @@ impl Heartbeat {
         let shortest = [ours_ms, theirs_ms].into_iter().filter(|ms| *ms > 0).min();
         self.interval = shortest.map(|ms| Duration::from_millis(u64::from(ms)));
         (self.sent, self.received, self.asked) = (now, now, now);
+        // Over another link nobody answers what was asked over this one.
+        self.flying.clear();
     }
 
     pub(crate) fn stop(&mut self) {

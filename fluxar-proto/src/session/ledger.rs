@@ -61,8 +61,10 @@ pub(crate) struct Ledger {
     told: u64,
     /// Bytes handled since then.
     untold_bytes: usize,
-    /// When it is to be told.
+    /// When it is to be told at the latest.
     tell_at: Option<Instant>,
+    /// It is to be told as soon as the transport takes something.
+    is_due: bool,
 }
 
 /// A message that was sent, byte for byte: `head` bytes of the log, then what is shared, then `tail` bytes of the log.
@@ -104,6 +106,7 @@ impl Ledger {
             told: 0,
             untold_bytes: 0,
             tell_at: None,
+            is_due: false,
         }
     }
 
@@ -192,10 +195,9 @@ impl Ledger {
     pub(crate) fn note_handled(&mut self, len: usize, now: Instant) {
         self.handled += 1;
         self.untold_bytes += len;
-        let is_time = self.handled - self.told >= TELL_MESSAGES || self.untold_bytes >= TELL_BYTES;
-        if is_time {
-            self.tell_at = Some(now);
-        } else if self.tell_at.is_none() {
+        if self.handled - self.told >= TELL_MESSAGES || self.untold_bytes >= TELL_BYTES {
+            self.tell_at_once();
+        } else if !self.is_due && self.tell_at.is_none() {
             self.tell_at = Some(now + TELL_AFTER);
         }
     }
@@ -215,26 +217,41 @@ impl Ledger {
         self.handled
     }
 
-    /// When [`tell`](Self::tell) will have something to say.
-    pub(crate) fn tell_at(&self) -> Option<Instant> {
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called. What is due then waits for the transport, and for
+    /// no other moment.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.tell_at
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_at_once();
+        }
+    }
+
+    /// Whether the other side is to be told now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_due
     }
 
     /// What the other side is to be told now, if anything.
     pub(crate) fn tell(&mut self, now: Instant) -> Option<u64> {
-        self.tell_at.filter(|at| *at <= now)?;
-        (self.told, self.untold_bytes, self.tell_at) = (self.handled, 0, None);
-        Some(self.handled)
+        self.handle_timeout(now);
+        core::mem::take(&mut self.is_due).then(|| {
+            (self.told, self.untold_bytes) = (self.handled, 0);
+            self.handled
+        })
     }
 
-    /// The other side is to be told now, whatever was handled since.
-    pub(crate) fn tell_at_once(&mut self, now: Instant) {
-        self.tell_at = Some(now);
+    /// The other side is to be told as soon as that can be, whatever was handled since.
+    pub(crate) fn tell_at_once(&mut self) {
+        (self.is_due, self.tell_at) = (true, None);
     }
 
     /// The link is gone: until there is another one nobody can be told.
     pub(crate) fn hush(&mut self) {
-        self.tell_at = None;
+        (self.is_due, self.tell_at) = (false, None);
     }
 }
 
@@ -300,7 +317,7 @@ mod tests {
     fn the_other_side_is_told_after_256_messages_or_256_kib_or_a_second() {
         let at = |ms: u64| Instant::from_micros(ms * 1000);
         let mut ledger = ledger();
-        assert_eq!(ledger.tell_at(), None);
+        assert_eq!(ledger.next_timeout(), None);
         for n in 1..=256 {
             assert_eq!(ledger.tell(at(0)), None);
             ledger.note_handled(10, at(0));
@@ -308,11 +325,20 @@ mod tests {
         }
         assert_eq!((ledger.tell(at(0)), ledger.tell(at(5000))), (Some(256), None));
         ledger.note_handled((256 << 10) - 1, at(5000));
-        assert_eq!((ledger.tell(at(5000)), ledger.tell_at()), (None, Some(at(6000))));
+        assert_eq!((ledger.tell(at(5000)), ledger.next_timeout()), (None, Some(at(6000))));
         ledger.note_handled(1, at(5500));
-        assert_eq!(ledger.tell(at(5500)), Some(258));
+        // What is due waits for the transport, however long that takes, and not for a moment that is past.
+        assert_eq!((ledger.is_due(), ledger.next_timeout()), (true, None));
+        ledger.note_handled(1, at(5600));
+        assert_eq!(ledger.next_timeout(), None);
+        assert_eq!((ledger.tell(at(5700)), ledger.is_due()), (Some(259), false));
         ledger.note_handled(1, at(7000));
-        assert_eq!((ledger.tell(at(7999)), ledger.tell(at(8000))), (None, Some(259)));
+        assert_eq!((ledger.tell(at(7999)), ledger.tell(at(8000))), (None, Some(260)));
+        ledger.note_handled(1, at(8000));
+        ledger.handle_timeout(at(8999));
+        assert!(!ledger.is_due());
+        ledger.handle_timeout(at(9000));
+        assert_eq!((ledger.is_due(), ledger.next_timeout()), (true, None));
     }
 
     // spec: §9.4

@@ -27,6 +27,7 @@ mod renew_calls;
 mod renew_pubsub;
 mod renew_streams;
 mod resume;
+mod resume_cuts;
 mod sessions;
 mod stream_cancel;
 mod stream_credit;

@@ -1,5 +1,7 @@
 //! What the tests have in common: a generator, encoded items, settings, and the two ways to drive a connection.
 
+mod app;
+mod duo;
 mod msg;
 mod offers;
 mod pair;
@@ -20,6 +22,8 @@ use minicbor::Encoder;
 use proptest::prelude::ProptestConfig;
 use rand_core::{TryCryptoRng, TryRng};
 
+pub(crate) use self::app::{App, Came};
+pub(crate) use self::duo::{Duo, closed, resumes, survivors};
 pub(crate) use self::msg::Msg;
 pub(crate) use self::offers::{answer, incoming, offer, offer_with, sent};
 pub(crate) use self::pair::{A, B, Chunks, Order, Pair};

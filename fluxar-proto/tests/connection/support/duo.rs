@@ -1,0 +1,451 @@
+//! Two hosts between which links come and go: an initiator that has one connection, and a responder that keeps its
+//! sessions, as a driver and a listener would.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use fluxar_proto::{
+    Attempt, Code, Config, Connection, ConnectionError, Error, Event, Incoming, Instant, Offered, Progress,
+    ResumeProgress, ResumeRefused, Resuming, TransmitBuf,
+};
+
+use super::{A, B, TestRng, ids};
+
+/// More steps than any test needs.
+const STEPS: usize = 200_000;
+
+/// One direction of a link.
+#[derive(Debug)]
+struct Wire {
+    flying: VecDeque<u8>,
+    /// So many bytes more will arrive; what comes behind them is lost.
+    passes: usize,
+    /// Who reads sees the end behind what is flying.
+    ended: bool,
+}
+
+impl Wire {
+    fn carry(&mut self, bytes: &[u8]) {
+        let passed = bytes.len().min(self.passes);
+        self.passes -= passed;
+        self.flying.extend(&bytes[..passed]);
+    }
+}
+
+/// What the responder does with a link.
+#[derive(Debug)]
+enum Host {
+    Incoming(Incoming),
+    /// Waits for the confirmation of a session.
+    Resuming(Resuming, usize),
+    /// Drives a session, whose link had this number.
+    Driving(usize, u64),
+    Gone,
+}
+
+/// One side of a link.
+#[derive(Debug, Default)]
+struct Side {
+    out: TransmitBuf,
+    input: BytesMut,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// `wires[n]` leads to side n.
+    wires: [Wire; 2],
+    sides: [Side; 2],
+    /// The initiator's number for it, while its driver lives.
+    number: Option<u64>,
+    host: Host,
+    /// Everything that each side has written.
+    pub(crate) sent: [Vec<u8>; 2],
+}
+
+impl Link {
+    /// Whether the responder has let go of it.
+    pub(crate) fn is_dropped(&self) -> bool {
+        matches!(self.host, Host::Gone)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Duo {
+    pub(crate) now: Instant,
+    config: Arc<Config>,
+    pub(crate) a: Connection,
+    /// The sessions of the responder, the latest at the end.
+    pub(crate) b: Vec<Connection>,
+    pub(crate) links: Vec<Link>,
+    /// Events that nobody has taken: of the initiator, and of the responder with the number of the session.
+    events: (Vec<Event>, Vec<(usize, Event)>),
+    /// How the links cut what they carry; 0: not at all.
+    pub(crate) pieces: usize,
+    /// The responder's listener takes nothing: links wait.
+    pub(crate) deaf: bool,
+    rng: TestRng,
+}
+
+impl Duo {
+    /// The initiator has no link yet.
+    pub(crate) fn new(a: &Arc<Config>, b: &Arc<Config>, seed: u64) -> Self {
+        Self {
+            now: Instant::ZERO,
+            config: b.clone(),
+            a: Connection::waiting(a.clone(), Instant::ZERO, ids(seed ^ 0xa)),
+            b: vec![],
+            links: vec![],
+            events: (vec![], vec![]),
+            pieces: 0,
+            deaf: false,
+            rng: TestRng::new(seed),
+        }
+    }
+
+    /// A session is there.
+    pub(crate) fn established(a: &Arc<Config>, b: &Arc<Config>) -> Self {
+        let mut duo = Self::new(a, b, 7);
+        duo.connect();
+        duo.drive();
+        assert!(matches!(duo.events_of_a()[..], [Event::Established]));
+        assert!(matches!(duo.events_of_b()[..], [Event::Established]));
+        duo
+    }
+
+    /// The latest session of the responder.
+    pub(crate) fn b(&mut self) -> &mut Connection {
+        self.b.last_mut().expect("a session")
+    }
+
+    /// A new link, which the initiator wants; its index.
+    pub(crate) fn connect(&mut self) -> usize {
+        assert!(self.a.reconnect(self.now), "the link is not wanted");
+        let wire = || Wire { flying: VecDeque::new(), passes: usize::MAX, ended: false };
+        self.links.push(Link {
+            wires: [wire(), wire()],
+            sides: Default::default(),
+            number: Some(self.a.link()),
+            host: Host::Incoming(Incoming::new(self.config.clone(), self.now, ids(self.rng.word()))),
+            sent: [vec![], vec![]],
+        });
+        self.links.len() - 1
+    }
+
+    pub(crate) fn link(&mut self) -> &mut Link {
+        self.links.last_mut().expect("a link")
+    }
+
+    /// Of what flies to each side, and will, so many bytes still arrive. Nobody is told.
+    pub(crate) fn cut(&mut self, link: usize, passes: [usize; 2]) {
+        for (wire, passes) in self.links[link].wires.iter_mut().zip(passes) {
+            let flying = wire.flying.len().min(passes);
+            wire.flying.truncate(flying);
+            wire.passes = passes - flying;
+        }
+    }
+
+    /// One side sees the end of its link, behind what still arrives.
+    pub(crate) fn notice(&mut self, link: usize, side: usize) {
+        let wire = &mut self.links[link].wires[side];
+        (wire.ended, wire.passes) = (true, 0);
+    }
+
+    /// The latest link breaks, with all that flies, and both sides see it.
+    pub(crate) fn break_link(&mut self) {
+        let link = self.links.len() - 1;
+        self.cut(link, [0, 0]);
+        self.notice(link, A);
+        self.notice(link, B);
+        self.drive();
+    }
+
+    /// Takes the events of the initiator.
+    pub(crate) fn events_of_a(&mut self) -> Vec<Event> {
+        self.poll_events();
+        std::mem::take(&mut self.events.0)
+    }
+
+    /// Takes the events of the responder, of all its sessions.
+    pub(crate) fn events_of_b(&mut self) -> Vec<Event> {
+        self.numbered_events_of_b().into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The same with the number of the session.
+    pub(crate) fn numbered_events_of_b(&mut self) -> Vec<(usize, Event)> {
+        self.poll_events();
+        std::mem::take(&mut self.events.1)
+    }
+
+    fn poll_events(&mut self) {
+        self.events.0.extend(std::iter::from_fn(|| self.a.poll_event()));
+        for (n, connection) in self.b.iter_mut().enumerate() {
+            self.events.1.extend(std::iter::from_fn(|| connection.poll_event()).map(|event| (n, event)));
+        }
+    }
+
+    /// Does what can be done at this moment; whether there was something.
+    pub(crate) fn step(&mut self) -> bool {
+        let mut moved = self.fire();
+        for link in 0..self.links.len() {
+            moved |= self.drive_a(link);
+            moved |= self.drive_b(link);
+        }
+        moved
+    }
+
+    /// Until nothing moves any more at this moment.
+    pub(crate) fn drive(&mut self) {
+        for _ in 0..STEPS {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("never idle");
+    }
+
+    /// Lets time pass, with every timer at its moment.
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        loop {
+            self.drive();
+            match self.next_timeout().filter(|next| *next <= until) {
+                Some(next) => self.now = self.now.max(next),
+                None => break,
+            }
+        }
+        self.now = until;
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let hosts = self.links.iter().filter_map(|link| match &link.host {
+            Host::Incoming(incoming) => Some(incoming.deadline()),
+            Host::Resuming(resuming, _) => Some(resuming.deadline()),
+            Host::Driving(..) | Host::Gone => None,
+        });
+        let sessions = self.b.iter().chain([&self.a]).filter_map(Connection::poll_timeout);
+        hosts.chain(sessions).min()
+    }
+
+    fn fire(&mut self) -> bool {
+        let now = self.now;
+        let mut fired = false;
+        for connection in self.b.iter_mut().chain([&mut self.a]) {
+            if connection.poll_timeout().is_some_and(|at| at <= now) {
+                fired = true;
+                // Its error is the connection's, which keeps it.
+                let _ended: Result<(), ConnectionError> = connection.handle_timeout(now);
+                let next = connection.poll_timeout();
+                assert!(next.is_none_or(|at| at > now), "a timer that does not advance: {connection:?}");
+            }
+        }
+        fired
+    }
+
+    /// The initiator's driver of a link.
+    fn drive_a(&mut self, link: usize) -> bool {
+        let (now, piece) = (self.now, self.piece());
+        let Link { wires, sides, number, sent, .. } = &mut self.links[link];
+        let Some(known) = *number else { return false };
+        let connection = &mut self.a;
+        if connection.link() != known || connection.is_closed() {
+            // What it had written before still goes.
+            *number = None;
+            write(&mut sides[A], &mut wires[B], &mut sent[A]);
+            wires[B].ended = true;
+            return true;
+        }
+        connection.poll_transmit(now, &mut sides[A].out);
+        let mut moved = write(&mut sides[A], &mut wires[B], &mut sent[A]);
+        moved |= read(connection, &mut sides[A], &mut wires[A], piece, now);
+        moved
+    }
+
+    /// The responder's driver of a link.
+    fn drive_b(&mut self, link: usize) -> bool {
+        let (now, piece) = (self.now, self.piece());
+        let Link { wires, sides, host, sent, .. } = &mut self.links[link];
+        match std::mem::replace(host, Host::Gone) {
+            Host::Driving(session, number) => {
+                let connection = &mut self.b[session];
+                if connection.link() != number {
+                    // What was not written is lost with the transport.
+                    sides[B] = Side::default();
+                    wires[A].ended = true;
+                    return true;
+                }
+                connection.poll_transmit(now, &mut sides[B].out);
+                let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
+                if connection.is_closed() {
+                    wires[A].ended = true;
+                    return true;
+                }
+                *host = Host::Driving(session, number);
+                if !connection.is_frozen() {
+                    moved |= read(connection, &mut sides[B], &mut wires[B], piece, now);
+                }
+                moved
+            }
+            Host::Gone => false,
+            waiting if self.deaf => {
+                *host = waiting;
+                false
+            }
+            waiting => {
+                let taken = wires[B].flying.len().min(piece);
+                sides[B].input.extend(wires[B].flying.drain(..taken));
+                let ended = wires[B].ended && wires[B].flying.is_empty() && taken == 0;
+                self.handshake(link, waiting, ended) || taken > 0
+            }
+        }
+    }
+
+    /// The responder's side of a handshake goes on.
+    fn handshake(&mut self, link: usize, host: Host, ended: bool) -> bool {
+        let now = self.now;
+        let side = &mut self.links[link].sides[B];
+        let next = match host {
+            Host::Incoming(mut incoming) => {
+                if ended || incoming.handle_timeout(now, &mut side.out).is_err() {
+                    Host::Gone
+                } else if side.input.is_empty() {
+                    Host::Incoming(incoming)
+                } else {
+                    match incoming.handle_input(now, &mut side.input, &mut side.out) {
+                        Ok(Progress::More(incoming)) => Host::Incoming(incoming),
+                        Ok(Progress::Offered(offered)) => self.decide(link, *offered),
+                        Err(_) => Host::Gone,
+                    }
+                }
+            }
+            Host::Resuming(mut resuming, session) => {
+                let attempt = resuming.attempt();
+                if ended || resuming.handle_timeout(now, &mut side.out).is_err() {
+                    self.abandon(session, attempt)
+                } else {
+                    match resuming.handle_input(now, &mut side.input, &mut side.out) {
+                        Ok(ResumeProgress::More(resuming)) => Host::Resuming(resuming, session),
+                        Ok(ResumeProgress::Confirmed(confirmed)) => {
+                            let connection = &mut self.b[session];
+                            if connection.confirm_link(now, confirmed) {
+                                let number = connection.link();
+                                // What came behind the confirmation.
+                                if connection.handle_input(now, &mut side.input).is_err() {
+                                    assert!(connection.error().is_some());
+                                }
+                                Host::Driving(session, number)
+                            } else {
+                                Host::Gone
+                            }
+                        }
+                        Err(_) => self.abandon(session, attempt),
+                    }
+                }
+            }
+            host => host,
+        };
+        let Link { wires, sides, sent, host, .. } = &mut self.links[link];
+        let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
+        if matches!(next, Host::Gone) {
+            wires[A].ended = true;
+            moved = true;
+        }
+        moved |= matches!(next, Host::Driving(..));
+        *host = next;
+        moved
+    }
+
+    fn abandon(&mut self, session: usize, attempt: Attempt) -> Host {
+        self.b[session].abandon(self.now, attempt);
+        Host::Gone
+    }
+
+    /// What a listener does with an offer.
+    fn decide(&mut self, link: usize, mut offered: Offered) -> Host {
+        let now = self.now;
+        let side = &mut self.links[link].sides[B];
+        if let Some(resume) = offered.offer().resume.clone() {
+            let known = self.b.iter_mut().position(|session| session.session_id() == Some(resume.session));
+            if let Some(session) = known {
+                match self.b[session].take_up(now, &resume, offered.id()) {
+                    Ok(tentative) => {
+                        offered.set_resumed(tentative);
+                        let resuming = offered.accept_resumed(now, &mut side.out).expect("a session");
+                        return Host::Resuming(resuming, session);
+                    }
+                    Err(ResumeRefused::Violation(why)) => {
+                        offered.refuse(now, Error::new(why.code(), why.to_string()), &mut side.out);
+                        return Host::Gone;
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        self.b.push(offered.accept(now));
+        Host::Driving(self.b.len() - 1, self.b().link())
+    }
+
+    fn piece(&mut self) -> usize {
+        if self.pieces == 0 { usize::MAX } else { 1 + self.rng.below(self.pieces) }
+    }
+
+    /// Nothing is kept to be sent again, on either side, once everything was told.
+    pub(crate) fn kept(&mut self) -> [usize; 2] {
+        [self.a.stats().kept_messages, self.b().stats().kept_messages]
+    }
+}
+
+fn write(side: &mut Side, wire: &mut Wire, sent: &mut Vec<u8>) -> bool {
+    let bytes = side.out.copy_to_bytes(side.out.remaining());
+    sent.extend_from_slice(&bytes);
+    wire.carry(&bytes);
+    !bytes.is_empty()
+}
+
+fn read(connection: &mut Connection, side: &mut Side, wire: &mut Wire, piece: usize, now: Instant) -> bool {
+    let taken = wire.flying.len().min(piece);
+    if taken > 0 {
+        side.input.extend(wire.flying.drain(..taken));
+        if connection.handle_input(now, &mut side.input).is_err() {
+            assert!(connection.error().is_some());
+        }
+        return true;
+    }
+    if wire.ended {
+        wire.ended = false;
+        // Where it ends the connection, that keeps the error.
+        let _ended: Result<(), ConnectionError> = connection.handle_eof(now, side.input.len());
+        return true;
+    }
+    false
+}
+
+/// Settings of two hosts whose sessions survive their links.
+pub(crate) fn survivors(change: impl Fn(&mut Config)) -> [Arc<Config>; 2] {
+    [true, false].map(|reconnect| {
+        super::config(|c| {
+            (c.resume, c.reconnect) = (true, reconnect);
+            c.limits.heartbeat_ms = 0;
+            change(c);
+        })
+    })
+}
+
+/// How often sessions went on, and how many messages were sent again, among some events.
+pub(crate) fn resumes(events: &[Event]) -> Vec<usize> {
+    let resumes = events.iter().filter_map(|event| match event {
+        Event::Resumed { resent } => Some(*resent),
+        _ => None,
+    });
+    resumes.collect()
+}
+
+/// The code of the `close` among the messages of some bytes, if there is one.
+pub(crate) fn closed(bytes: &[u8]) -> Option<Option<Code>> {
+    let messages = super::Msg::decode_all(bytes);
+    let close = messages.iter().find(|message| {
+        message.target.as_deref() == Some(fluxar_proto::message::verb::CLOSE) && message.reference.is_none()
+    });
+    close.map(|close| close.error.as_ref().map(|error| error.code))
+}
