@@ -53,8 +53,14 @@ impl Connection {
         let count = if self.is_handshaking() { 1 } else { count.max(1) };
         let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
         if whole > 0 {
+            let link = self.link;
             self.stats.bytes_in += whole as u64;
             self.handle_frames(now, input, whole)?;
+            if self.link != link {
+                // Behind the end of a link nothing counts (§8.7), also where the connection lives on.
+                input.clear();
+                return Ok(false);
+            }
         }
         if broken.is_none() && !self.input_is_one_frame && begins_large(input) {
             // Its buffer will grow with it, and is to be its own.
@@ -79,7 +85,8 @@ impl Connection {
         input: &mut BytesMut,
         mut whole: usize,
     ) -> Result<(), ConnectionError> {
-        while whole > 0 {
+        let link = self.link;
+        while whole > 0 && self.link == link {
             let len = next_group(input.get(..whole).unwrap_or_default());
             if len == 0 {
                 break;
@@ -98,7 +105,9 @@ impl Connection {
             self.input_is_one_frame = false;
             whole -= len;
             self.pubsub.note_group(group.len());
-            while let Ok(Some(len)) = frame::split(&group, u32::MAX) {
+            while self.link == link
+                && let Ok(Some(len)) = frame::split(&group, u32::MAX)
+            {
                 group.advance(frame::PREFIX_LEN);
                 self.handle_body(now, &group.split_to(len))?;
             }

@@ -1,7 +1,7 @@
 //! Calls whose session is lost, where the connection gets a fresh one (§9.9, §10.9).
 
 use fluxar_proto::message::{Id, Kind, key, verb};
-use fluxar_proto::{CallError, CallId, Code, Config, ConnectionError, Event, RespondError, Withdrawn};
+use fluxar_proto::{CallError, CallId, Code, Config, ConnectionError, Error, Event, RespondError, Withdrawn};
 
 use crate::support::{
     Msg, Script, blob, capacities, failed_with, features, ms, one, options, outcomes, requests, uint,
@@ -210,7 +210,7 @@ fn answers_that_waited_to_be_sent_are_lost_with_their_session() {
     script.connection.respond(request, Ok(uint(1))).unwrap();
     script.call("refused");
     let request = one(requests(&script.events())).id;
-    let error = fluxar_proto::Error::unimplemented("no");
+    let error = Error::unimplemented("no");
     script.connection.refuse(script.now, request, error).unwrap();
     script.lose_session();
     script.renew(features(&ALL, &[]));
@@ -271,6 +271,27 @@ fn what_is_kept_for_a_fresh_session_counts_against_the_send_buffer() {
     respond(&mut script, wire);
     let events = script.events();
     assert_eq!((capacities(&events), script.connection.stats().queued_bytes), (1, 0));
+}
+
+// spec: §8.7, §9.9
+#[test]
+fn what_comes_behind_a_close_is_ignored_where_the_connection_lives_on() {
+    let mut script = script();
+    let call = call(&mut script, "plain", options());
+    let wire = one(script.read()).id;
+    let close = Msg::opening(Kind::Control, script.id(), verb::CLOSE).error(Error::unavailable("bye"));
+    let response = Msg::continuation(Kind::Call, script.id(), wire).payload(uint(8));
+    let request = Msg::opening(Kind::Call, script.id(), "late");
+    let bytes = [close.frame(), response.frame(), request.frame(), vec![0, 0, 0, 9]].concat();
+    script.send_bytes(&bytes).unwrap();
+    assert!(script.connection.is_detached() && script.input.is_empty());
+    let events = script.events();
+    assert_eq!(requests(&events).len(), 0);
+    let ended = one(outcomes(&mut script.connection, &events));
+    assert_eq!((ended.0, failed_with(&ended.1)), (call, (Code::UNAVAILABLE, None)));
+    script.renew(features(&ALL, &[]));
+    assert_eq!(script.read(), []);
+    assert_eq!(script.connection.stats().requests_running, 0);
 }
 
 // spec: §8.8, §9.9
