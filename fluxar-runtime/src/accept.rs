@@ -72,17 +72,17 @@ impl Stage for Resuming {
         Self::deadline(self)
     }
 
-    fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
-        Self::handle_timeout(self, now, out)
+    fn handle_timeout(&mut self, now: Instant, _out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        Self::handle_timeout(self, now)
     }
 
     fn handle_input(
         self,
-        now: Instant,
+        _now: Instant,
         input: &mut BytesMut,
-        out: &mut TransmitBuf,
+        _out: &mut TransmitBuf,
     ) -> Result<ControlFlow<Self::Done, Self>, ConnectionError> {
-        Ok(match Self::handle_input(self, now, input, out)? {
+        Ok(match Self::handle_input(self, input)? {
             ResumeProgress::More(more) => ControlFlow::Continue(more),
             ResumeProgress::Confirmed(confirmed) => ControlFlow::Break(confirmed),
         })

@@ -132,7 +132,7 @@ fn violation_of(envelope: &Envelope<'_>) -> Option<Violation> {
     }
 }
 
-pub(super) fn handshake_timeout(
+fn handshake_timeout(
     now: Instant,
     deadline: Instant,
     ids: &mut IdSource,
@@ -227,7 +227,7 @@ impl Offered {
         let message = answer_message(&answer, self.id, self.ids.next(now));
         message.with_envelope(|envelope| out.push(envelope, None, None)).ok()?;
         let heartbeat_ms = self.offer.limits.heartbeat_ms;
-        Some(Resuming::new(self.ids, self.deadline, &tentative, heartbeat_ms))
+        Some(Resuming::new(self.deadline, &tentative, heartbeat_ms))
     }
 
     fn answer(&self, resumed: Option<Resumed>, grant: Option<SessionGrant>) -> Answer {
@@ -255,7 +255,7 @@ fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
 }
 
 /// Tells the peer why the link ends, where there is something to tell.
-pub(super) fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
+fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
     if let Some(report) = error.report() {
         let close =
             Outgoing::new(Kind::Control, id, None, Target::Verb(verb::CLOSE)).with_result(Err(report));

@@ -187,9 +187,12 @@ impl Connection {
     pub(super) fn goes_on_after(&self, why: &ConnectionError) -> bool {
         let again = match why {
             ConnectionError::Refused(_) => true,
-            ConnectionError::ClosedByPeer(Some(error)) => {
-                matches!(error.code, Code::UNAVAILABLE | Code::DRAINING | Code::RESOURCE_EXHAUSTED)
-            }
+            ConnectionError::ClosedByPeer(Some(error)) => match error.code {
+                Code::UNAVAILABLE | Code::DRAINING | Code::RESOURCE_EXHAUSTED => true,
+                // The handshake took too long there (§6.9), of which the session knows nothing.
+                Code::DEADLINE_EXCEEDED => self.is_handshaking(),
+                _ => false,
+            },
             // It said before that it would (§8.6).
             ConnectionError::ClosedByPeer(None) => self.drains.theirs().is_some(),
             why => why.is_link_loss(),

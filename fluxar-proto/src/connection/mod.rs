@@ -300,13 +300,16 @@ impl Connection {
                 }
                 self.farewell = Some(self.close_message(now, why.report()));
             }
-            State::Detached if self.session_expires().is_some_and(|at| now >= at) => self.expire(now)?,
             State::Closing { deadline, .. } if now >= deadline => {
                 if let Some(why) = self.error.clone() {
                     self.cut(&why);
                 }
             }
             _ => {}
+        }
+        // Also where the handshake has just failed.
+        if self.session_expires().is_some_and(|at| now >= at) {
+            self.expire(now)?;
         }
         let due = if self.frozen.is_some() { Due::Nothing } else { self.heartbeat.due(now) };
         match due {

@@ -12,13 +12,12 @@
 
 use bytes::BytesMut;
 
-use super::incoming::{handshake_timeout, tell};
 use super::receive::is_close;
-use super::{Connection, Event, State, TransmitBuf};
+use super::{Connection, Event, State};
 use crate::frame;
 use crate::message::{Envelope, Error, Id, Kind, verb};
 use crate::session::{
-    ConnectionError, IdSource, ResumeOffer, Resumed, SessionGrant, SessionId, Violation, verify_in_vain,
+    ConnectionError, ResumeOffer, Resumed, SessionGrant, SessionId, Timeout, Violation, verify_in_vain,
 };
 use crate::time::Instant;
 
@@ -146,7 +145,6 @@ impl Connection {
 /// A new link of a session, until the initiator confirms that it has the answer (§9.6).
 #[derive(Debug)]
 pub struct Resuming {
-    ids: IdSource,
     deadline: Instant,
     attempt: Attempt,
     heartbeat_ms: u32,
@@ -172,9 +170,9 @@ pub enum ResumeProgress {
 }
 
 impl Resuming {
-    pub(super) fn new(ids: IdSource, deadline: Instant, tentative: &Tentative, heartbeat_ms: u32) -> Self {
+    pub(super) fn new(deadline: Instant, tentative: &Tentative, heartbeat_ms: u32) -> Self {
         let Tentative { attempt, acknowledged, .. } = *tentative;
-        Self { ids, deadline, attempt, heartbeat_ms, acknowledged }
+        Self { deadline, attempt, heartbeat_ms, acknowledged }
     }
 
     /// When the handshake must be done, the confirmation included.
@@ -192,27 +190,16 @@ impl Resuming {
     ///
     /// # Errors
     ///
-    /// The link is over; `out` then holds what the peer is to be told before the transport is closed. The attempt is to
-    /// be [abandoned](Connection::abandon).
-    pub fn handle_input(
-        mut self,
-        now: Instant,
-        input: &mut BytesMut,
-        out: &mut TransmitBuf,
-    ) -> Result<ResumeProgress, ConnectionError> {
-        let len = match frame::split(input, frame::HANDSHAKE_LIMIT) {
-            Ok(None) => return Ok(ResumeProgress::More(self)),
-            Ok(Some(len)) => len,
-            Err(error) => return Err(self.fail(error.into(), now, out)),
+    /// The link is over, and the attempt is to be [abandoned](Connection::abandon). The peer is told nothing: a `close` would
+    /// end its session, which goes on here (§9.8).
+    pub fn handle_input(self, input: &mut BytesMut) -> Result<ResumeProgress, ConnectionError> {
+        let Some(len) = frame::split(input, frame::HANDSHAKE_LIMIT)? else {
+            return Ok(ResumeProgress::More(self));
         };
         let frame = input.split_to(frame::PREFIX_LEN + len);
-        match confirmation(frame.get(frame::PREFIX_LEN..).unwrap_or_default()) {
-            Ok(handled) => {
-                let Self { attempt, heartbeat_ms, acknowledged, .. } = self;
-                Ok(ResumeProgress::Confirmed(Confirmed { attempt, heartbeat_ms, acknowledged, handled }))
-            }
-            Err(error) => Err(self.fail(error, now, out)),
-        }
+        let handled = confirmation(frame.get(frame::PREFIX_LEN..).unwrap_or_default())?;
+        let Self { attempt, heartbeat_ms, acknowledged, .. } = self;
+        Ok(ResumeProgress::Confirmed(Confirmed { attempt, heartbeat_ms, acknowledged, handled }))
     }
 
     /// The deadline has passed.
@@ -220,13 +207,8 @@ impl Resuming {
     /// # Errors
     ///
     /// [`TimedOut`](ConnectionError::TimedOut) once it has; as with [`handle_input`](Self::handle_input).
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
-        handshake_timeout(now, self.deadline, &mut self.ids, out)
-    }
-
-    fn fail(&mut self, error: ConnectionError, now: Instant, out: &mut TransmitBuf) -> ConnectionError {
-        tell(&error, self.ids.next(now), out);
-        error
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        if now < self.deadline { Ok(()) } else { Err(ConnectionError::TimedOut(Timeout::Handshake)) }
     }
 }
 

@@ -43,7 +43,7 @@ fn resume(a: &mut Connection, b: &mut Connection, config: &Arc<Config>, now: Ins
     let mut answer = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
     a.handle_input(now, &mut answer).unwrap();
     let mut said = bytes(a, now);
-    let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(now, &mut said, &mut out) else {
+    let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(&mut said) else {
         panic!("not confirmed")
     };
     assert!(b.confirm_link(now, confirmed));

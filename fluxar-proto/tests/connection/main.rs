@@ -28,6 +28,8 @@ mod renew_pubsub;
 mod renew_streams;
 mod resume;
 mod resume_cuts;
+mod resume_links;
+mod resume_model;
 mod sessions;
 mod stream_cancel;
 mod stream_credit;

@@ -58,7 +58,7 @@ fn a_call_is_answered_over_the_next_link() {
     a.handle_input(now, &mut answer).unwrap();
     assert!(matches!(all(a)[..], [Event::Resumed { resent: 1 }]));
     let mut said = bytes(a, now);
-    let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(now, &mut said, &mut out) else {
+    let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(&mut said) else {
         panic!("not confirmed")
     };
     assert!(b.confirm_link(now, confirmed));

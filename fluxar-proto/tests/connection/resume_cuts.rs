@@ -1,6 +1,6 @@
 //! A link is cut at any byte, and the session goes on over another one: nothing is missing, nothing comes twice.
 
-use fluxar_proto::{Config, Payload, PublishOptions, Qos, StreamId, SubscribeOptions};
+use fluxar_proto::{Config, PublishOptions, Qos, StreamId, SubscribeOptions};
 
 use crate::support::{A, App, B, Duo, ms, options, survivors, uint};
 

@@ -124,7 +124,9 @@ impl App {
             worked = true;
             match todo {
                 // Where nobody waits any more it only frees the slot.
-                Todo::Respond(request, payload) => drop(connection.respond(request, Ok(payload))),
+                Todo::Respond(request, payload) => {
+                    connection.respond(request, Ok(payload)).ok();
+                }
                 Todo::Read(stream) => self.read(connection, stream),
                 Todo::Publications => {
                     while let Some(came) = connection.poll_publication() {
@@ -134,13 +136,13 @@ impl App {
                             came.qos,
                             came.dup,
                         ));
-                        drop(connection.ack(came.id));
+                        connection.ack(came.id).ok();
                     }
                 }
                 Todo::Deliveries(subscription) => {
                     while let Ok(Some(came)) = connection.poll_delivery(subscription) {
                         self.deliveries.push((came.id.wire_id(), number(&came.payload), came.qos, came.dup));
-                        drop(connection.ack(came.id));
+                        connection.ack(came.id).ok();
                     }
                 }
             }
@@ -228,12 +230,8 @@ impl Flow {
 
     /// Both directions are over: the slot is free.
     fn let_go(&mut self, connection: &mut Connection, stream: StreamId) {
-        let over = match &self.last {
-            Some(Ok(())) => self.ended,
-            Some(Err(_)) => true,
-            None => false,
-        };
-        if over {
+        // Where the other side has ended in order, ours may have failed since.
+        if self.last.is_some() && (self.ended || !connection.is_streaming(stream)) {
             connection.release_stream(stream);
         }
     }

@@ -22,6 +22,8 @@ struct Wire {
     flying: VecDeque<u8>,
     /// So many bytes more will arrive; what comes behind them is lost.
     passes: usize,
+    /// So many bytes more may be read for now; what comes behind them waits.
+    open: usize,
     /// Who reads sees the end behind what is flying.
     ended: bool,
 }
@@ -31,6 +33,23 @@ impl Wire {
         let passed = bytes.len().min(self.passes);
         self.passes -= passed;
         self.flying.extend(&bytes[..passed]);
+    }
+
+    /// Moves what has arrived, at most so many bytes; how many.
+    fn take(&mut self, most: usize, input: &mut BytesMut) -> usize {
+        let taken = self.flying.len().min(most).min(self.open);
+        self.open -= taken;
+        input.extend(self.flying.drain(..taken));
+        taken
+    }
+
+    /// Who writes closes it: that too is lost, where what is written is.
+    fn close(&mut self) {
+        self.ended |= self.passes > 0;
+    }
+
+    fn at_end(&self) -> bool {
+        self.ended && self.open > 0 && self.flying.is_empty()
     }
 }
 
@@ -68,6 +87,11 @@ impl Link {
     /// Whether the responder has let go of it.
     pub(crate) fn is_dropped(&self) -> bool {
         matches!(self.host, Host::Gone)
+    }
+
+    /// The responder sees nothing more of it for now, its end included.
+    pub(crate) fn hold(&mut self) {
+        self.wires[B].open = 0;
     }
 }
 
@@ -122,7 +146,7 @@ impl Duo {
     /// A new link, which the initiator wants; its index.
     pub(crate) fn connect(&mut self) -> usize {
         assert!(self.a.reconnect(self.now), "the link is not wanted");
-        let wire = || Wire { flying: VecDeque::new(), passes: usize::MAX, ended: false };
+        let wire = || Wire { flying: VecDeque::new(), passes: usize::MAX, open: usize::MAX, ended: false };
         self.links.push(Link {
             wires: [wire(), wire()],
             sides: Default::default(),
@@ -141,9 +165,28 @@ impl Duo {
     pub(crate) fn cut(&mut self, link: usize, passes: [usize; 2]) {
         for (wire, passes) in self.links[link].wires.iter_mut().zip(passes) {
             let flying = wire.flying.len().min(passes);
+            let lost = flying < wire.flying.len();
             wire.flying.truncate(flying);
-            wire.passes = passes - flying;
+            // What was cut before stays so.
+            wire.passes = if lost { 0 } else { wire.passes.min(passes - flying) };
         }
+    }
+
+    /// How long the offer is that the initiator is about to send, its frame included.
+    pub(crate) fn offer_len(&mut self) -> usize {
+        let link = self.links.len() - 1;
+        self.drive_a(link);
+        self.link().sent[A].len()
+    }
+
+    /// Of what the initiator sends on a link, the responder sees only so many bytes for now.
+    pub(crate) fn hold_back(&mut self, link: usize, open: usize) {
+        self.links[link].wires[B].open = open;
+    }
+
+    /// The responder sees the rest.
+    pub(crate) fn let_go(&mut self, link: usize) {
+        self.links[link].wires[B].open = usize::MAX;
     }
 
     /// One side sees the end of its link, behind what still arrives.
@@ -253,7 +296,7 @@ impl Duo {
             // What it had written before still goes.
             *number = None;
             write(&mut sides[A], &mut wires[B], &mut sent[A]);
-            wires[B].ended = true;
+            wires[B].close();
             return true;
         }
         connection.poll_transmit(now, &mut sides[A].out);
@@ -272,13 +315,13 @@ impl Duo {
                 if connection.link() != number {
                     // What was not written is lost with the transport.
                     sides[B] = Side::default();
-                    wires[A].ended = true;
+                    wires[A].close();
                     return true;
                 }
                 connection.poll_transmit(now, &mut sides[B].out);
                 let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
                 if connection.is_closed() {
-                    wires[A].ended = true;
+                    wires[A].close();
                     return true;
                 }
                 *host = Host::Driving(session, number);
@@ -293,9 +336,8 @@ impl Duo {
                 false
             }
             waiting => {
-                let taken = wires[B].flying.len().min(piece);
-                sides[B].input.extend(wires[B].flying.drain(..taken));
-                let ended = wires[B].ended && wires[B].flying.is_empty() && taken == 0;
+                let taken = wires[B].take(piece, &mut sides[B].input);
+                let ended = wires[B].at_end() && taken == 0;
                 self.handshake(link, waiting, ended) || taken > 0
             }
         }
@@ -321,10 +363,10 @@ impl Duo {
             }
             Host::Resuming(mut resuming, session) => {
                 let attempt = resuming.attempt();
-                if ended || resuming.handle_timeout(now, &mut side.out).is_err() {
+                if ended || resuming.handle_timeout(now).is_err() {
                     self.abandon(session, attempt)
                 } else {
-                    match resuming.handle_input(now, &mut side.input, &mut side.out) {
+                    match resuming.handle_input(&mut side.input) {
                         Ok(ResumeProgress::More(resuming)) => Host::Resuming(resuming, session),
                         Ok(ResumeProgress::Confirmed(confirmed)) => {
                             let connection = &mut self.b[session];
@@ -348,7 +390,7 @@ impl Duo {
         let Link { wires, sides, sent, host, .. } = &mut self.links[link];
         let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
         if matches!(next, Host::Gone) {
-            wires[A].ended = true;
+            wires[A].close();
             moved = true;
         }
         moved |= matches!(next, Host::Driving(..));
@@ -404,15 +446,13 @@ fn write(side: &mut Side, wire: &mut Wire, sent: &mut Vec<u8>) -> bool {
 }
 
 fn read(connection: &mut Connection, side: &mut Side, wire: &mut Wire, piece: usize, now: Instant) -> bool {
-    let taken = wire.flying.len().min(piece);
-    if taken > 0 {
-        side.input.extend(wire.flying.drain(..taken));
+    if wire.take(piece, &mut side.input) > 0 {
         if connection.handle_input(now, &mut side.input).is_err() {
             assert!(connection.error().is_some());
         }
         return true;
     }
-    if wire.ended {
+    if wire.at_end() {
         wire.ended = false;
         // Where it ends the connection, that keeps the error.
         let _ended: Result<(), ConnectionError> = connection.handle_eof(now, side.input.len());
