@@ -122,8 +122,9 @@ pub use message::{Code, DecodeError, Id};
 #[cfg(feature = "alloc")]
 pub use {
     connection::{
-        Attempt, Config, Confirmed, Connection, Event, Incoming, Lost, Offered, PeerInfo, Progress,
-        ResumeProgress, ResumeRefused, Resuming, Stats, Tentative, TransmitBuf,
+        Ask, Attempt, Config, Confirmed, Connection, Dial, Event, Grant, Incoming, Lost, Offered, PeerInfo,
+        Progress, ProofProgress, Proving, ResumeProgress, ResumeRefused, Resuming, Stats, Tentative,
+        TransmitBuf,
     },
     message::{Error, Payload},
     pattern::{
@@ -136,7 +137,7 @@ pub use {
     },
     session::{
         Auth, AuthKind, ConnectionError, Drain, HelloError, IdSource, LaneCount, Limits, Offer, Origin, Psk,
-        PskKey, ResumeOffer, Secret, SessionId, Timeout, Violation,
+        PskError, PskKey, ResumeOffer, Secret, SessionId, Timeout, Violation,
     },
     time::Instant,
 };

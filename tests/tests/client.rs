@@ -22,7 +22,7 @@ schedulers! {
     an_answer_with_a_verb_is_a_violation
     something_else_than_an_answer_is_a_violation
     an_answer_that_chooses_what_was_not_offered_is_a_violation
-    a_server_that_asks_for_a_proof_is_left
+    a_server_that_asks_for_a_proof_is_told_that_there_is_none
     an_answer_that_is_none_is_malformed
     garbage_for_an_answer_is_malformed
     a_second_answer_is_a_violation
@@ -206,12 +206,21 @@ async fn an_answer_that_chooses_what_was_not_offered_is_a_violation(_: Net) {
 }
 
 // spec: §6.10
-async fn a_server_that_asks_for_a_proof_is_left(_: Net) {
-    let proof = &b"\xa2\x67version\x01\x64next\x65proof"[..];
-    let (error, mut wire) =
-        failure(async |wire, offer| wire.send(&Message::answer(offer.id).raw(proof)).await).await;
-    assert_eq!(error, ConnectionError::ProofRequired);
-    assert_eq!(wire.closed_for().await, Code::UNAUTHENTICATED);
+async fn a_server_that_asks_for_a_proof_is_told_that_there_is_none(_: Net) {
+    let why = Error::unauthenticated("who are you?");
+    let refusal = why.clone();
+    let (error, _) = failure(async |wire, offer| {
+        let ask = &b"\xa2\x67version\x01\x64next\x65proof"[..];
+        let ask = Message::answer(offer.id).raw(ask);
+        let asked = ask.id;
+        wire.send(&ask).await;
+        let proof = wire.receive().await;
+        assert_eq!((proof.reference, proof.target.as_deref()), (Some(asked), Some("proof")));
+        assert_eq!(proof.payload.as_bytes(), b"\xa0");
+        wire.send(&Message::continuation(Kind::Hello, proof.id).error(refusal)).await;
+    })
+    .await;
+    assert_eq!(error, ConnectionError::Refused(why));
 }
 
 // spec: §6.2, §6.7

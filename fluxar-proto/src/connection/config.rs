@@ -55,6 +55,8 @@ pub struct Config {
     /// How many of the latest deliveries to the peer are remembered for
     /// [`delivery_journal`](crate::Connection::delivery_journal): a tool for tests. Default 0.
     pub delivery_journal: usize,
+    /// Whether credentials may travel in clear, over transports that are not confidential (§6.11). Default false.
+    pub clear_auth: bool,
     /// Whether sessions that survive the loss of their link are offered and accepted (§9). Default true.
     pub resume: bool,
     /// As responder: how long a session is kept without a link; zero: not at all (§9.1). Default 60 s.
@@ -95,6 +97,7 @@ impl Default for Config {
             attempts: 5,
             held_publications: QueueLimits::default(),
             delivery_journal: 0,
+            clear_auth: false,
             resume: true,
             resume_time: Duration::from_secs(60),
             resume_messages: 16_384,

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::message::Id;
+use crate::message::{Id, Payload};
 use crate::pattern::{CallEvent, PubSubEvent, StreamEvent};
 use crate::session::{ConnectionError, Drain};
 
@@ -26,6 +26,12 @@ pub struct Lost {
 pub enum Event {
     /// The handshake is done; [`peer`](super::Connection::peer) says with whom. The first event of a session.
     Established,
+    /// As initiator, with custom credentials: the responder wants one more round of them. To be answered with
+    /// [`prove`](super::Connection::prove), within the time that the handshake has.
+    Challenge {
+        /// What the scheme calls for.
+        challenge: Payload,
+    },
     /// Something happened to a call.
     Call(CallEvent),
     /// Something happened to a stream.

@@ -5,15 +5,13 @@ use alloc::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::offered::Offered;
 use super::receive::is_close;
-use super::{Config, Connection, Resuming, Tentative, TransmitBuf};
+use super::{Config, TransmitBuf};
 use crate::frame;
-use crate::message::{Envelope, Error, Id, Kind, Payload, verb};
+use crate::message::{Envelope, Error, Id, Kind, verb};
 use crate::pattern::{Outgoing, Target};
-use crate::session::{
-    Answer, ConnectionError, IdSource, LastOrNext, Offer, Resumed, Session, SessionGrant, Timeout, Violation,
-    feature, refused_version, verify_in_vain,
-};
+use crate::session::{ConnectionError, IdSource, Offer, Timeout, Violation, refused_version};
 use crate::time::Instant;
 
 /// The responder's side of a new link, until the initiator's offer has come.
@@ -21,9 +19,9 @@ use crate::time::Instant;
 /// ```text
 ///                offer                        accept
 ///  Incoming -------------------> Offered --------------------> Connection (established)
-///     |                             | refuse
-///     | bad input, time-out,        +------------------------> the refusal, in a TransmitBuf
-///     | end of input
+///     |                           ^   | refuse
+///     | bad input, time-out,      |   +----------------------> the refusal, in a TransmitBuf
+///     | end of input              +---- ask, proof (at most 4)
 ///     +-------------------> error; what the peer is told of it, in a TransmitBuf
 /// ```
 ///
@@ -100,7 +98,7 @@ impl Incoming {
             Err(error) => return Err(self.fail(error.into(), now, out)),
         };
         let Self { config, ids, deadline } = self;
-        Ok(Offered { config, ids, deadline, id, offer, version, tentative: None })
+        Ok(Offered::new(config, ids, deadline, id, offer, version, body))
     }
 
     /// The deadline has passed.
@@ -132,7 +130,7 @@ fn violation_of(envelope: &Envelope<'_>) -> Option<Violation> {
     }
 }
 
-fn handshake_timeout(
+pub(super) fn handshake_timeout(
     now: Instant,
     deadline: Instant,
     ids: &mut IdSource,
@@ -155,115 +153,17 @@ pub enum Progress {
     Offered(Box<Offered>),
 }
 
-/// An offer that waits for a verdict.
-#[derive(Debug)]
-pub struct Offered {
-    config: Arc<Config>,
-    ids: IdSource,
-    deadline: Instant,
-    id: Id,
-    offer: Offer,
-    version: u64,
-    /// The session that goes on.
-    tentative: Option<Tentative>,
-}
-
-impl Offered {
-    /// What the initiator offers.
-    pub fn offer(&self) -> &Offer {
-        &self.offer
-    }
-
-    /// The id of the offer, which a proof in it is about (§9.5).
-    pub fn id(&self) -> Id {
-        self.id
-    }
-
-    /// The session goes on that the offer asks for: what [`Connection::take_up`] gave. Then
-    /// [`accept_resumed`](Self::accept_resumed) takes the place of [`accept`](Self::accept).
-    pub fn set_resumed(&mut self, tentative: Tentative) {
-        self.tentative = Some(tentative);
-    }
-
-    /// Nobody knows the session that the offer asks for: that takes as long as a wrong proof (§9.9).
-    pub fn verify_in_vain(&mut self) {
-        if let Some(resume) = &self.offer.resume {
-            verify_in_vain(resume, self.id, &mut self.ids);
-        }
-    }
-
-    /// When the handshake must be done, the verdict included.
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// The deadline may have passed while the verdict was awaited (§6.9).
-    ///
-    /// # Errors
-    ///
-    /// [`TimedOut`](ConnectionError::TimedOut) once it has; the link is over then, and `out` holds what the peer is
-    /// to be told before the transport is closed.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
-        handshake_timeout(now, self.deadline, &mut self.ids, out)
-    }
-
-    /// Accepts: the connection is established, and its first message is the answer.
-    pub fn accept(mut self, now: Instant) -> Connection {
-        let features = self.config.choose(&self.offer.features);
-        let resumes = features.iter().any(|name| name == feature::RESUME);
-        let time = self.config.resume_time;
-        let mut session = (resumes && !time.is_zero())
-            .then(|| Session::fresh(time, self.config.store_limits(), &mut self.ids));
-        let grant = session.as_mut().map(|session| session.grant(false, &mut self.ids));
-        let answer = Answer { features, ..self.answer(None, grant) };
-        Connection::respond_with(self.config, now, self.ids, self.id, self.offer, &answer, session)
-    }
-
-    /// Accepts, and goes on with the session of [`set_resumed`](Self::set_resumed): puts the answer into `out`. `None` where
-    /// there is no such session.
-    pub fn accept_resumed(mut self, now: Instant, out: &mut TransmitBuf) -> Option<Resuming> {
-        let tentative = self.tentative.take()?;
-        let answer = self.answer(Some(tentative.resumed.clone()), Some(tentative.grant.clone()));
-        let message = answer_message(&answer, self.id, self.ids.next(now));
-        message.with_envelope(|envelope| out.push(envelope, None, None)).ok()?;
-        let heartbeat_ms = self.offer.limits.heartbeat_ms;
-        Some(Resuming::new(self.deadline, &tentative, heartbeat_ms))
-    }
-
-    fn answer(&self, resumed: Option<Resumed>, grant: Option<SessionGrant>) -> Answer {
-        Answer {
-            version: self.version,
-            agent: self.config.agent(),
-            features: self.config.choose(&self.offer.features),
-            limits: self.config.limits(),
-            psk: None,
-            resumed,
-            last: LastOrNext::last(grant),
-        }
-    }
-
-    /// Refuses: puts the answer that says why into `out`; the transport is to be closed once that is written.
-    pub fn refuse(mut self, now: Instant, error: Error, out: &mut TransmitBuf) {
-        refuse(self.id, self.ids.next(now), error, out);
-    }
-}
-
-fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
+pub(super) fn refuse(offer: Id, id: Id, error: Error, out: &mut TransmitBuf) {
     let refusal = Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_result(Err(error));
     let refusal = refusal.with_error_within(frame::HANDSHAKE_LIMIT);
     let Ok(()) = refusal.with_envelope(|envelope| out.push(envelope, None, None)) else { return };
 }
 
 /// Tells the peer why the link ends, where there is something to tell.
-fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
+pub(super) fn tell(error: &ConnectionError, id: Id, out: &mut TransmitBuf) {
     if let Some(report) = error.report() {
         let close =
             Outgoing::new(Kind::Control, id, None, Target::Verb(verb::CLOSE)).with_result(Err(report));
         let Ok(()) = close.with_envelope(|envelope| out.push(envelope, None, None)) else { return };
     }
-}
-
-pub(super) fn answer_message(answer: &Answer, offer: Id, id: Id) -> Outgoing {
-    let payload: Payload = answer.encode();
-    Outgoing::new(Kind::Hello, id, Some(offer), Target::Null).with_payload(payload)
 }

@@ -1,13 +1,15 @@
 //! Links come and go; the session stays, for a while (§8.8, §9).
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
+use super::handshake::{Dial, Handshake};
 use super::{Connection, Event, Lost, State};
 use crate::frame;
-use crate::message::{Code, Envelope, Kind};
-use crate::pattern::{Context, Outgoing, Target};
+use crate::message::{Code, Envelope};
+use crate::pattern::Context;
 use crate::session::{
-    Answer, ConnectionError, HelloError, Offer, Resumed, Session, SessionGrant, Violation, feature,
+    Answer, ConnectionError, HelloError, Resumed, Session, SessionGrant, Violation, feature,
 };
 use crate::time::Instant;
 
@@ -31,23 +33,31 @@ impl Connection {
 
     /// A new link is there, for a connection that is [detached](Self::is_detached): offers to go on where the session can,
     /// and a fresh one otherwise. Whether there was need of one; where there was not, the link is not taken.
-    pub fn reconnect(&mut self, now: Instant) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// What the dial holds must not be sent over such a transport, or cannot: the link is not taken, nothing was sent.
+    pub fn reconnect(&mut self, now: Instant, dial: Dial) -> Result<bool, ConnectionError> {
         let wanted = self.initiates && self.is_detached();
         if wanted {
-            self.offer(now);
+            self.offer(now, dial)?;
         }
-        wanted
+        Ok(wanted)
     }
 
     /// Begins the handshake of a link.
-    pub(super) fn offer(&mut self, now: Instant) {
-        let id = self.ids.next(now);
-        let mut offer = Offer::new(self.config.agent(), self.config.features(), self.config.limits());
-        offer.resume = self.session.as_ref().map(|session| session.offer(id));
-        self.hello = Some(Outgoing::new(Kind::Hello, id, None, Target::Null).with_payload(offer.encode()));
-        self.state = State::Offering { offer: id, deadline: now + self.config.handshake_timeout };
+    pub(super) fn offer(&mut self, now: Instant, dial: Dial) -> Result<(), ConnectionError> {
+        let Self { config, ids, session, .. } = self;
+        // The proof of the session stands for the credentials, unless these have run out (§9.5).
+        let hold = session.is_some() && self.auth_expires.is_none_or(|at| at > now);
+        let resume = |id| session.as_ref().map(|session| session.offer(id));
+        let (handshake, offer) = Handshake::start(config, ids, now, dial, hold, resume)?;
+        self.hello = Some(offer);
+        let deadline = now + self.config.handshake_timeout;
+        self.state = State::Offering { handshake: Box::new(handshake), deadline };
         (self.max_message, self.farewell) = (frame::HANDSHAKE_LIMIT, None);
         self.link += 1;
+        Ok(())
     }
 
     /// Whether bytes come and go now.
@@ -81,6 +91,7 @@ impl Connection {
         answer: Answer,
         grant: Option<SessionGrant>,
     ) -> Result<(), ConnectionError> {
+        self.auth_expires = grant.as_ref().and_then(|grant| grant.auth_expires(now));
         if let Some(resumed) = answer.resumed {
             return self.go_on(now, &resumed, grant, answer.limits.heartbeat_ms);
         }

@@ -14,9 +14,12 @@
 mod config;
 mod drain;
 mod event;
+mod handshake;
 mod incoming;
 mod link;
+mod offered;
 mod ops;
+mod proving;
 mod pubsub;
 mod receive;
 mod stats;
@@ -25,6 +28,7 @@ mod takeover;
 mod transmit;
 mod turns;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -34,7 +38,12 @@ use bytes::Buf;
 
 pub use self::config::Config;
 pub use self::event::{Event, Lost};
-pub use self::incoming::{Incoming, Offered, Progress};
+pub use self::handshake::Dial;
+use self::handshake::Handshake;
+pub use self::incoming::{Incoming, Progress};
+use self::offered::Accepted;
+pub use self::offered::{Ask, Grant, Offered};
+pub use self::proving::{ProofProgress, Proving};
 pub use self::stats::Stats;
 pub use self::takeover::{Attempt, Confirmed, ResumeProgress, ResumeRefused, Resuming, Tentative};
 pub use self::transmit::TransmitBuf;
@@ -43,8 +52,7 @@ use crate::frame;
 use crate::message::{Error, Id, Kind, Payload, verb};
 use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
 use crate::session::{
-    Answer, Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Offer, Session, Timeout,
-    feature,
+    Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Session, Timeout, feature,
 };
 use crate::time::Instant;
 
@@ -78,7 +86,7 @@ enum State {
     Waiting,
     /// We offered and wait for the answer.
     Offering {
-        offer: Id,
+        handshake: Box<Handshake>,
         deadline: Instant,
     },
     Established,
@@ -141,6 +149,8 @@ pub struct Connection {
     budget: Budget,
     heartbeat: Heartbeat,
     peer: Option<PeerInfo>,
+    /// When the initiator's credentials run out (§8.5).
+    auth_expires: Option<Instant>,
     refusals: Refusals,
     calls: Calls,
     streams: Streams,
@@ -163,7 +173,8 @@ impl Connection {
     /// The initiator's side of a new link: its first message is the offer.
     pub fn initiate(config: Arc<Config>, now: Instant, ids: IdSource) -> Self {
         let mut connection = Self::waiting(config, now, ids);
-        connection.offer(now);
+        // Without credentials there is nothing that must not be sent.
+        let _offered: Result<(), ConnectionError> = connection.offer(now, Dial::default());
         connection
     }
 
@@ -172,20 +183,19 @@ impl Connection {
         Self::new(config, now, ids, State::Waiting, None)
     }
 
-    /// The responder's side, once the offer was accepted.
+    /// The responder's side, once the offer was accepted: its first message is the answer.
     fn respond_with(
         config: Arc<Config>,
         now: Instant,
-        mut ids: IdSource,
-        offer_id: Id,
-        offer: Offer,
-        answer: &Answer,
-        session: Option<Session>,
+        ids: IdSource,
+        answer: Outgoing,
+        accepted: Accepted,
     ) -> Self {
-        let hello = incoming::answer_message(answer, offer_id, ids.next(now));
-        let mut connection = Self::new(config, now, ids, State::Established, Some(hello));
-        (connection.initiates, connection.link, connection.session) = (false, 1, session);
-        connection.establish(now, offer.agent, answer.version, answer.features.clone(), offer.limits);
+        let Accepted { offer, version, features, session, auth_expires } = accepted;
+        let mut connection = Self::new(config, now, ids, State::Established, Some(answer));
+        (connection.initiates, connection.link) = (false, 1);
+        (connection.session, connection.auth_expires) = (session, auth_expires);
+        connection.establish(now, offer.agent, version, features, offer.limits);
         connection
     }
 
@@ -213,6 +223,7 @@ impl Connection {
             budget: Budget::new(config.misuse_capacity, config.misuse_per_second, now),
             heartbeat: Heartbeat::new(now),
             peer: None,
+            auth_expires: None,
             refusals: Refusals::new(config.misuse_capacity),
             calls: Calls::new(config.call_limits()),
             streams: Streams::new(config.stream_limits()),

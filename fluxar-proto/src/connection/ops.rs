@@ -180,8 +180,12 @@ impl Connection {
             return;
         }
         self.frozen = None;
-        let hears = match self.state {
-            State::Offering { .. } => self.hello.is_none(),
+        let hears = match &self.state {
+            State::Offering { handshake, .. } => {
+                // A proof that was not sent is of no use any more.
+                let unsent = self.hello.take().is_some();
+                !(unsent && handshake.is_first())
+            }
             _ => !self.is_detached(),
         };
         if hears {

@@ -4,9 +4,9 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Connection, Event, REPLIES, State};
 use crate::frame::{self, FrameError};
-use crate::message::{Code, Envelope, Error, Id, Kind, key, verb};
+use crate::message::{Code, Envelope, Error, Kind, key, verb};
 use crate::pattern::Context;
-use crate::session::{Answer, Asked, ConnectionError, Violation};
+use crate::session::{ConnectionError, Violation};
 use crate::time::Instant;
 
 /// Frames below this size, in bytes, are copied out of the read buffer. Larger ones take the buffer with them, where it
@@ -159,10 +159,7 @@ impl Connection {
             return Err(ConnectionError::ClosedByPeer(envelope.error.map(Error::from)));
         }
         match (envelope.kind, &self.state) {
-            (Kind::Hello, State::Offering { offer, .. }) => {
-                let offer = *offer;
-                return self.handle_answer(now, offer, envelope);
-            }
+            (Kind::Hello, State::Offering { .. }) => return self.handle_answer(now, envelope, frame),
             (_, State::Offering { .. }) => return Err(Violation::HelloExpected.into()),
             (Kind::Hello, _) => return Err(Violation::HelloRepeated.into()),
             _ => {}
@@ -237,31 +234,6 @@ impl Connection {
     pub(super) fn drop_message(&mut self) -> Result<(), ConnectionError> {
         self.stats.dropped += 1;
         Ok(())
-    }
-
-    fn handle_answer(
-        &mut self,
-        now: Instant,
-        offer: Id,
-        envelope: &Envelope<'_>,
-    ) -> Result<(), ConnectionError> {
-        if envelope.reference != Some(offer) || envelope.target.is_some() {
-            return Err(Violation::WrongAnswer.into());
-        }
-        if let Some(error) = &envelope.error {
-            return Err(ConnectionError::Refused(Error::from(*error)));
-        }
-        let asked = Asked { resume: self.session.is_some(), ..Asked::default() };
-        let mut answer = Answer::decode(envelope.payload, asked)?;
-        if !answer.fits(&self.config.features()) {
-            return Err(Violation::WrongAnswer.into());
-        }
-        // A proof of identity is asked for, which we cannot give (§6.10).
-        if answer.last.next {
-            return Err(ConnectionError::ProofRequired);
-        }
-        let grant = answer.last.session.take();
-        self.begin_session(now, answer, grant)
     }
 
     fn handle_control(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {

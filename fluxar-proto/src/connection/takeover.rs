@@ -33,6 +33,8 @@ pub struct Tentative {
     pub(super) grant: SessionGrant,
     /// How many of our messages the initiator has, as its offer says.
     acknowledged: u64,
+    /// When the initiator's credentials run out.
+    pub(super) auth_expires: Option<Instant>,
 }
 
 impl Tentative {
@@ -90,6 +92,7 @@ impl Connection {
             resumed: Resumed { handled: session.ledger.handled(), lanes: alloc::vec::Vec::new() },
             grant: session.grant(true, &mut self.ids),
             acknowledged: offer.handled,
+            auth_expires: self.auth_expires,
         })
     }
 
@@ -102,6 +105,7 @@ impl Connection {
         }
         self.unlink();
         self.frozen = None;
+        self.auth_expires = confirmed.auth_expires;
         let Some(session) = &mut self.session else { return false };
         session.confirm();
         let counts = [confirmed.acknowledged, confirmed.handled];
@@ -149,6 +153,7 @@ pub struct Resuming {
     attempt: Attempt,
     heartbeat_ms: u32,
     acknowledged: u64,
+    auth_expires: Option<Instant>,
 }
 
 /// What the initiator of a new link has confirmed: for [`Connection::confirm_link`].
@@ -158,6 +163,7 @@ pub struct Confirmed {
     heartbeat_ms: u32,
     acknowledged: u64,
     handled: u64,
+    auth_expires: Option<Instant>,
 }
 
 /// How far a resume has come.
@@ -171,8 +177,8 @@ pub enum ResumeProgress {
 
 impl Resuming {
     pub(super) fn new(deadline: Instant, tentative: &Tentative, heartbeat_ms: u32) -> Self {
-        let Tentative { attempt, acknowledged, .. } = *tentative;
-        Self { deadline, attempt, heartbeat_ms, acknowledged }
+        let Tentative { attempt, acknowledged, auth_expires, .. } = *tentative;
+        Self { deadline, attempt, heartbeat_ms, acknowledged, auth_expires }
     }
 
     /// When the handshake must be done, the confirmation included.
@@ -198,8 +204,9 @@ impl Resuming {
         };
         let frame = input.split_to(frame::PREFIX_LEN + len);
         let handled = confirmation(frame.get(frame::PREFIX_LEN..).unwrap_or_default())?;
-        let Self { attempt, heartbeat_ms, acknowledged, .. } = self;
-        Ok(ResumeProgress::Confirmed(Confirmed { attempt, heartbeat_ms, acknowledged, handled }))
+        let Self { attempt, heartbeat_ms, acknowledged, auth_expires, .. } = self;
+        let confirmed = Confirmed { attempt, heartbeat_ms, acknowledged, handled, auth_expires };
+        Ok(ResumeProgress::Confirmed(confirmed))
     }
 
     /// The deadline has passed.

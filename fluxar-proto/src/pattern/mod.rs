@@ -19,6 +19,7 @@ pub(crate) use call::{CallLimits, Calls};
 pub(crate) use context::Context;
 pub use open::HashKey;
 pub(crate) use open::{Entity, Home, OpenIds, Owner};
+pub(crate) use opening::ceil_ms;
 pub(crate) use outgoing::{Outgoing, Target};
 pub use pubsub::{
     Delivered, Delivery, DeliveryRecord, Fate, MessageError, MessageId, OutMessage, Overflow, PubSubEvent,

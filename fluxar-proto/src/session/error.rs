@@ -23,8 +23,12 @@ pub enum ConnectionError {
     Violation(Violation),
     /// The two sides have no protocol version in common.
     NoCommonVersion,
-    /// The responder asks for a proof of identity, which we cannot give (§6.10).
-    ProofRequired,
+    /// The credentials may not be sent in clear over such a transport (§6.11).
+    AuthInClear,
+    /// Offer or proof would be larger than a handshake allows, or the name of the pre-shared key is (§3.3, §6.12).
+    HelloTooLarge,
+    /// The peer did not prove that it holds the pre-shared key (§6.12).
+    Psk(PskError),
     /// The responder refused our offer, for this reason.
     Refused(Error),
     /// The peer closed the connection, with or without a reason.
@@ -57,6 +61,18 @@ pub enum Timeout {
     Write,
 }
 
+/// What is wrong with the proof of a pre-shared key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PskError {
+    /// The responder takes no part in it.
+    Declined,
+    /// There is none.
+    Missing,
+    /// It is not that of the key.
+    Wrong,
+}
+
 /// Whose doing an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -74,6 +90,10 @@ pub enum Origin {
 pub enum Violation {
     /// The first message was no `hello`.
     HelloExpected,
+    /// Another message than the proof that was asked for.
+    ProofExpected,
+    /// A fifth proof is asked for.
+    TooManyProofs,
     /// A `hello` after the handshake.
     HelloRepeated,
     /// An answer that does not refer to our offer, or picks what was not offered.
@@ -128,7 +148,9 @@ impl ConnectionError {
             Self::Frame(FrameError::Empty) | Self::Malformed(_) | Self::Hello(_) => Code::MALFORMED,
             Self::Violation(violation) => violation.code(),
             Self::NoCommonVersion => Code::UNSUPPORTED_VERSION,
-            Self::ProofRequired => Code::UNAUTHENTICATED,
+            Self::AuthInClear => Code::FAILED_PRECONDITION,
+            Self::HelloTooLarge => Code::MESSAGE_TOO_LARGE,
+            Self::Psk(_) => Code::UNAUTHENTICATED,
             Self::Refused(error) => error.code,
             Self::TimedOut(Timeout::Handshake) => Code::DEADLINE_EXCEEDED,
             Self::TimedOut(Timeout::Heartbeat | Timeout::Write) => Code::HEARTBEAT_TIMEOUT,
@@ -142,7 +164,7 @@ impl ConnectionError {
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::ClosedLocally(_) => Origin::Local,
+            Self::ClosedLocally(_) | Self::AuthInClear | Self::HelloTooLarge => Origin::Local,
             Self::TimedOut(Timeout::Heartbeat | Timeout::Write)
             | Self::LinkLost { .. }
             | Self::Transport(_)
@@ -166,7 +188,7 @@ impl ConnectionError {
             | Self::Malformed(_)
             | Self::Hello(_)
             | Self::Violation(_)
-            | Self::ProofRequired
+            | Self::Psk(_)
             | Self::TimedOut(_) => Some(Error::new(self.code(), self.to_string())),
             _ => None,
         }
@@ -197,6 +219,8 @@ impl Violation {
             Self::Flood => Code::RESOURCE_EXHAUSTED,
             Self::NoCredit(_) | Self::CreditOverflow(_) => Code::FLOW_CONTROL,
             Self::HelloExpected
+            | Self::ProofExpected
+            | Self::TooManyProofs
             | Self::HelloRepeated
             | Self::WrongAnswer
             | Self::WrongQos(_)
@@ -224,9 +248,9 @@ impl fmt::Display for ConnectionError {
             }
             Self::Violation(error) => write!(f, "protocol violation: {error}"),
             Self::NoCommonVersion => f.write_str("no common protocol version"),
-            Self::ProofRequired => {
-                f.write_str("connection refused: the responder asks for a proof of identity")
-            }
+            Self::AuthInClear => f.write_str("credentials do not travel in clear over such a transport"),
+            Self::HelloTooLarge => f.write_str("credentials too large for a handshake"),
+            Self::Psk(error) => error.fmt(f),
             Self::Refused(error) => write!(f, "connection refused: {error}"),
             Self::ClosedByPeer(error) => closed(f, "connection closed by the peer", error),
             Self::ClosedLocally(error) => closed(f, "connection closed", error),
@@ -246,6 +270,8 @@ impl fmt::Display for ConnectionError {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ProofExpected => f.write_str("another message than the proof that was asked for"),
+            Self::TooManyProofs => f.write_str("more proofs asked for than a handshake has"),
             Self::HelloExpected => f.write_str("the first message must be a hello"),
             Self::HelloRepeated => f.write_str("a hello after the handshake"),
             Self::WrongAnswer => f.write_str("the answer does not fit the offer"),
@@ -267,6 +293,16 @@ impl fmt::Display for Violation {
     }
 }
 
+impl fmt::Display for PskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Declined => "the responder takes no part in the pre-shared key",
+            Self::Missing => "no proof of the pre-shared key",
+            Self::Wrong => "a wrong proof of the pre-shared key",
+        })
+    }
+}
+
 impl fmt::Display for HelloError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -280,6 +316,7 @@ impl fmt::Display for HelloError {
 impl core::error::Error for ConnectionError {}
 impl core::error::Error for Violation {}
 impl core::error::Error for HelloError {}
+impl core::error::Error for PskError {}
 
 impl From<FrameError> for ConnectionError {
     fn from(error: FrameError) -> Self {
@@ -302,6 +339,12 @@ impl From<HelloError> for ConnectionError {
 impl From<Violation> for ConnectionError {
     fn from(error: Violation) -> Self {
         Self::Violation(error)
+    }
+}
+
+impl From<PskError> for ConnectionError {
+    fn from(error: PskError) -> Self {
+        Self::Psk(error)
     }
 }
 

@@ -70,11 +70,11 @@ impl PskKey {
     }
 
     /// A key in any case: a random one where there is none.
-    pub(crate) fn or_random(self, ids: &mut IdSource) -> (Zeroizing<Vec<u8>>, bool) {
-        match self.0 {
-            Some(key) => (key, true),
-            None => (Zeroizing::new(ids.bytes::<PROOF_LEN>().into()), false),
-        }
+    pub(crate) fn or_random(self, ids: &mut IdSource) -> (Self, bool) {
+        // It is made where there is a key too, so that both take the same time.
+        let random = Self::new(ids.bytes::<PROOF_LEN>());
+        let known = self.0.is_some();
+        (if known { self } else { random }, known)
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -172,6 +172,7 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hello::tests::example;
     use super::*;
 
     fn hex<const N: usize>(digits: &str) -> [u8; N] {
@@ -211,6 +212,16 @@ mod tests {
         }
     }
 
+    // spec: §7.3
+    // spec: §19.7
+    #[test]
+    fn the_transcript_is_over_the_bodies_of_offer_and_answer() {
+        let mut transcript = Transcript::new();
+        transcript.add(&example("offer-psk"));
+        transcript.add(&example("answer-psk"));
+        assert_eq!(transcript.hash(), vector("psk", "T"));
+    }
+
     // spec: §9.5
     // spec: §19.7
     #[test]
@@ -244,8 +255,8 @@ mod tests {
         let mut ids = IdSource::new(0, ChaCha12Rng::from_seed([1; 32]));
         let (first, known) = PskKey::unknown().or_random(&mut ids);
         let (second, _) = PskKey::unknown().or_random(&mut ids);
-        assert!(!known && first.len() == 32 && first != second);
+        assert!(!known && first.as_bytes().len() == 32 && first.as_bytes() != second.as_bytes());
         let (key, known) = PskKey::new([7; 16]).or_random(&mut ids);
-        assert!(known && **key == [7; 16]);
+        assert!(known && key.as_bytes() == [7; 16]);
     }
 }

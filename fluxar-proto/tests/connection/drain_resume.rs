@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use fluxar_proto::message::verb;
 use fluxar_proto::{
-    CallError, Code, Config, Connection, ConnectionError, Drain, Event, Incoming, Instant, Progress,
+    CallError, Code, Config, Connection, ConnectionError, Dial, Drain, Event, Incoming, Instant, Progress,
     ResumeProgress, TransmitBuf,
 };
 
@@ -31,7 +31,7 @@ fn cut(a: &mut Connection, b: &mut Connection, now: Instant) {
 
 /// The session goes on over a new link.
 fn resume(a: &mut Connection, b: &mut Connection, config: &Arc<Config>, now: Instant) {
-    assert!(a.reconnect(now));
+    assert_eq!(a.reconnect(now, Dial::default()), Ok(true));
     let mut out = TransmitBuf::new();
     let incoming = Incoming::new(config.clone(), now, ids(9));
     let Ok(Progress::Offered(mut offered)) = incoming.handle_input(now, &mut bytes(a, now), &mut out) else {

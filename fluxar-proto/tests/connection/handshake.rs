@@ -302,16 +302,6 @@ fn an_answer_that_chooses_what_was_not_offered_is_fatal() {
     }
 }
 
-// spec: §6.10
-#[test]
-fn an_initiator_without_proofs_leaves_a_responder_that_asks_for_one() {
-    let mut script = Script::offered_by(&config(|_| ()));
-    let payload = cbor(|out| out.map(2)?.str("version")?.u8(1)?.str("next")?.str("proof")?.ok());
-    let answer = answer(&mut script).payload(payload);
-    assert_eq!(script.send(answer), Err(ConnectionError::ProofRequired));
-    assert!(is_close(&one(script.read()), Some(Code::UNAUTHENTICATED)));
-}
-
 // spec: §3.4
 // spec: §6.13
 #[test]

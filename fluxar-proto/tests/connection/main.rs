@@ -11,6 +11,8 @@ mod drain_resume;
 mod examples;
 mod flood;
 mod handshake;
+mod handshake_auth;
+mod handshake_psk;
 mod heartbeat;
 mod hellos;
 mod hostile;

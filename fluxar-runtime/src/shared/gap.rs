@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fluxar_proto::{ConnectionError, Drain, Lost};
+use fluxar_proto::{ConnectionError, Dial, Drain, Lost};
 
 use super::{Chores, ForHub, Shared, State};
 use crate::reconnect::{Journal, State as Told};
@@ -67,7 +67,8 @@ impl Shared {
     pub(crate) fn attach(&self, remote: String) -> bool {
         let now = self.clock().now();
         let mut state = self.lock();
-        let wanted = state.connection.reconnect(now);
+        // Without credentials there is nothing that must not be sent.
+        let wanted = state.connection.reconnect(now, Dial::default()).unwrap_or(false);
         if wanted {
             state.remote = remote;
         }

@@ -193,4 +193,4 @@ pub(crate) fn cut_agent(agent: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

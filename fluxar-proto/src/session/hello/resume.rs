@@ -2,12 +2,14 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use super::{Pairs, bytes, need};
 use crate::message::Item;
 use crate::session::error::HelloError;
 use crate::session::psk::Bytes32;
 use crate::session::secret::Secret;
+use crate::time::Instant;
 
 /// How many counts of lanes are kept of a hello: who waits for a verdict must not hold more memory than it has sent.
 const LANES_KEPT: usize = 256;
@@ -192,6 +194,11 @@ pub(crate) struct SessionGrant {
 }
 
 impl SessionGrant {
+    /// When the credentials run out, for an initiator that has got the answer `now`.
+    pub(crate) fn auth_expires(&self, now: Instant) -> Option<Instant> {
+        Some(now + Duration::from_millis(self.auth_expires_ms?))
+    }
+
     pub(super) fn pairs(&self) -> Pairs {
         let mut pairs = Pairs::new();
         pairs.put_bytes("id", self.id.as_bytes());

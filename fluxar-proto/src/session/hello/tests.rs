@@ -28,7 +28,7 @@ fn session() -> SessionId {
 }
 
 /// The frame body of an example of the specification.
-fn example(name: &str) -> Vec<u8> {
+pub(crate) fn example(name: &str) -> Vec<u8> {
     let text = include_str!("../../../../SPEC.md");
     let mut lines = text.lines().skip_while(|line| *line != format!("```hex {name}"));
     assert!(lines.next().is_some(), "no example {name}");

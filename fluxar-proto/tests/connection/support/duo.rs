@@ -145,7 +145,11 @@ impl Duo {
 
     /// A new link, which the initiator wants; its index.
     pub(crate) fn connect(&mut self) -> usize {
-        assert!(self.a.reconnect(self.now), "the link is not wanted");
+        assert_eq!(
+            self.a.reconnect(self.now, fluxar_proto::Dial::default()),
+            Ok(true),
+            "the link is not wanted"
+        );
         let wire = || Wire { flying: VecDeque::new(), passes: usize::MAX, open: usize::MAX, ended: false };
         self.links.push(Link {
             wires: [wire(), wire()],

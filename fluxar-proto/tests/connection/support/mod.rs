@@ -6,6 +6,7 @@ mod msg;
 mod offers;
 mod pair;
 pub(crate) mod pubsub;
+pub(crate) mod rounds;
 mod script;
 mod streams;
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use fluxar_proto::message::{Id, Kind};
 use fluxar_proto::{
-    Config, Connection, ConnectionError, Event, Incoming, Instant, Lost, Progress, TransmitBuf,
+    Config, Connection, ConnectionError, Dial, Event, Incoming, Instant, Lost, Progress, TransmitBuf,
 };
 
 use super::msg::framed;
 use super::{Msg, Outcome, cbor, id, ids, outcomes};
 
+#[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) now: Instant,
     pub(crate) connection: Connection,
@@ -90,7 +91,7 @@ impl Script {
 
     /// A new link comes, and with it a fresh session.
     pub(crate) fn renew(&mut self, answer: Vec<u8>) {
-        assert!(self.connection.reconnect(self.now), "the link is not wanted");
+        assert_eq!(self.connection.reconnect(self.now, Dial::default()), Ok(true), "the link is not wanted");
         let offer = super::one(self.read());
         let id = self.id();
         self.send(Msg::continuation(Kind::Hello, id, offer.id).payload(answer)).unwrap();
