@@ -122,9 +122,9 @@ pub use message::{Code, DecodeError, Id};
 #[cfg(feature = "alloc")]
 pub use {
     connection::{
-        Ask, Attempt, Config, Confirmed, Connection, Dial, Event, Grant, Incoming, Lost, Offered, PeerInfo,
-        Progress, ProofProgress, Proving, ResumeProgress, ResumeRefused, Resuming, Stats, Tentative,
-        TransmitBuf,
+        Ask, Attempt, AuthError, Config, Confirmed, Connection, Dial, Event, Grant, Incoming, Lost, Offered,
+        PeerInfo, Progress, ProofProgress, Proving, ResumeProgress, ResumeRefused, Resuming, Stats,
+        Tentative, TransmitBuf,
     },
     message::{Error, Payload},
     pattern::{

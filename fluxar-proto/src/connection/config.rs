@@ -55,6 +55,9 @@ pub struct Config {
     /// How many of the latest deliveries to the peer are remembered for
     /// [`delivery_journal`](crate::Connection::delivery_journal): a tool for tests. Default 0.
     pub delivery_journal: usize,
+    /// As responder: whether there is somebody to judge fresh credentials, which come as
+    /// [`AuthOffered`](crate::Event::AuthOffered). Otherwise they are answered `unimplemented` (§8.5). Default false.
+    pub authenticates: bool,
     /// Whether credentials may travel in clear, over transports that are not confidential (§6.11). Default false.
     pub clear_auth: bool,
     /// Whether sessions that survive the loss of their link are offered and accepted (§9). Default true.
@@ -97,6 +100,7 @@ impl Default for Config {
             attempts: 5,
             held_publications: QueueLimits::default(),
             delivery_journal: 0,
+            authenticates: false,
             clear_auth: false,
             resume: true,
             resume_time: Duration::from_secs(60),

@@ -59,9 +59,17 @@ impl Connection {
         now: Instant,
         envelope: &Envelope<'_>,
     ) -> Option<Result<(), ConnectionError>> {
-        if !self.drains.ours() {
-            return None;
-        }
+        if self.drains.ours() { self.refuse_new(now, envelope, draining) } else { None }
+    }
+
+    /// Refuses an opening with `error`, unless what is opened is not there at all (§5.14), or nobody waits for the fate of
+    /// it.
+    pub(super) fn refuse_new(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        error: impl FnOnce() -> Error,
+    ) -> Option<Result<(), ConnectionError>> {
         let Self { streams, pubsub, ids, open, budget, refusals, .. } = self;
         let cx = &mut Context { now, ids, open, budget, refusals };
         let id = envelope.id;
@@ -75,11 +83,11 @@ impl Connection {
                 if !wants_ack || pubsub.is_again(envelope, cx.open) {
                     return None;
                 }
-                return Some(cx.refuse_attempt(id, pubsub.attempt_of(envelope), draining()));
+                return Some(cx.refuse_attempt(id, pubsub.attempt_of(envelope), error()));
             }
             _ => return None,
         }
-        Some(cx.refuse(envelope.kind, id, draining()))
+        Some(cx.refuse(envelope.kind, id, error()))
     }
 
     /// What is to be said of it.

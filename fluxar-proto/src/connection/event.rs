@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use crate::message::{Id, Payload};
+use crate::message::{Error, Id, Payload};
 use crate::pattern::{CallEvent, PubSubEvent, StreamEvent};
-use crate::session::{ConnectionError, Drain};
+use crate::session::{Auth, ConnectionError, Drain};
 
 /// What was lost with a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,22 @@ pub enum Event {
     Challenge {
         /// What the scheme calls for.
         challenge: Payload,
+    },
+    /// As responder: the peer sends fresh credentials. To be answered with
+    /// [`answer_auth`](super::Connection::answer_auth).
+    AuthOffered {
+        /// Which renewal it is.
+        id: Id,
+        /// The credentials.
+        auth: Auth,
+    },
+    /// As initiator: what became of the credentials that [`authenticate`](super::Connection::authenticate) sent.
+    Authenticated {
+        /// Which renewal it was.
+        id: Id,
+        /// How long they last, without end where that is none; or why they were refused, so that the former ones count.
+        /// With `unavailable` there was no answer before the link was lost.
+        result: Result<Option<Duration>, Error>,
     },
     /// Something happened to a call.
     Call(CallEvent),

@@ -247,15 +247,6 @@ impl Connection {
         Ok(proves)
     }
 
-    /// When the initiator's credentials run out: at the responder those that the peer has been let in with, at the
-    /// initiator its own (§8.5). None: never.
-    ///
-    /// An initiator renews them in time. A responder refuses what the initiator opens after that, and is to refuse a resume
-    /// that brings no fresh ones.
-    pub fn auth_expires(&self) -> Option<Instant> {
-        self.auth_expires
-    }
-
     /// Handles an answer, which is the frame `body`.
     pub(super) fn handle_answer(
         &mut self,

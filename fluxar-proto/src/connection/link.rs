@@ -51,8 +51,9 @@ impl Connection {
         // The proof of the session stands for the credentials, unless these have run out (§9.5).
         let hold = session.is_some() && self.auth_expires.is_none_or(|at| at > now);
         let resume = |id| session.as_ref().map(|session| session.offer(id));
+        let may_carry_auth = dial.confidential || config.clear_auth;
         let (handshake, offer) = Handshake::start(config, ids, now, dial, hold, resume)?;
-        self.hello = Some(offer);
+        (self.hello, self.may_carry_auth) = (Some(offer), may_carry_auth);
         let deadline = now + self.config.handshake_timeout;
         self.state = State::Offering { handshake: Box::new(handshake), deadline };
         (self.max_message, self.farewell) = (frame::HANDSHAKE_LIMIT, None);
@@ -159,6 +160,7 @@ impl Connection {
         self.replies.clear();
         self.pings.clear();
         self.drains.unlinked();
+        self.forget_renewals();
         (self.unread, self.input_is_one_frame) = (0, false);
     }
 

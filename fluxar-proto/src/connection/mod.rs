@@ -11,6 +11,7 @@
 //!   +---------------- lost, but `reconnect` --------------------------------+------ lost ------+
 //! ```
 
+mod auth;
 mod config;
 mod drain;
 mod event;
@@ -36,6 +37,7 @@ use alloc::vec::Vec;
 
 use bytes::Buf;
 
+pub use self::auth::AuthError;
 pub use self::config::Config;
 pub use self::event::{Event, Lost};
 pub use self::handshake::Dial;
@@ -52,7 +54,7 @@ use crate::frame;
 use crate::message::{Error, Id, Kind, Payload, verb};
 use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
 use crate::session::{
-    Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Session, Timeout, feature,
+    Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Renewals, Session, Timeout, feature,
 };
 use crate::time::Instant;
 
@@ -151,6 +153,9 @@ pub struct Connection {
     peer: Option<PeerInfo>,
     /// When the initiator's credentials run out (§8.5).
     auth_expires: Option<Instant>,
+    /// Whether credentials may be sent over this link (§6.11).
+    may_carry_auth: bool,
+    renewals: Renewals,
     refusals: Refusals,
     calls: Calls,
     streams: Streams,
@@ -224,6 +229,8 @@ impl Connection {
             heartbeat: Heartbeat::new(now),
             peer: None,
             auth_expires: None,
+            may_carry_auth: false,
+            renewals: Renewals::default(),
             refusals: Refusals::new(config.misuse_capacity),
             calls: Calls::new(config.call_limits()),
             streams: Streams::new(config.stream_limits()),
@@ -290,6 +297,7 @@ impl Connection {
     }
 
     fn terminate(&mut self, why: &ConnectionError) {
+        self.forget_renewals();
         self.refusals.clear();
         self.calls.terminate(why, &mut self.open);
         self.streams.terminate(why, &mut self.open);
@@ -407,6 +415,7 @@ impl Connection {
                     || !self.replies.is_empty()
                     || !self.pings.is_empty()
                     || self.drains.wants_transmit()
+                    || self.renewals.wants_transmit()
                     || self.sends_again()
                     || !self.is_store_full()
                         && (!self.refusals.is_empty()
@@ -469,7 +478,7 @@ impl Connection {
                 Outgoing::new(Kind::Control, id, None, Target::Verb(verb::HANDLED)).with_payload(handled),
             );
         }
-        if let Some(message) = self.next_drain(now) {
+        if let Some(message) = self.next_drain(now).or_else(|| self.next_renewal(now)) {
             return Some(message);
         }
         if let Some(ping) = self.replies.pop_front() {

@@ -190,6 +190,7 @@ impl Connection {
         };
         if hears {
             self.heartbeat.stop();
+            self.forget_renewals();
             self.calls.wind_up(&why, &mut self.open);
             self.streams.wind_up(&why, &mut self.open);
             self.pubsub.wind_up(&why, &mut self.open);

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{Connection, Event, REPLIES, State};
 use crate::frame::{self, FrameError};
 use crate::message::{Code, Envelope, Error, Kind, key, verb};
-use crate::pattern::Context;
+use crate::pattern::{Context, Entity};
 use crate::session::{ConnectionError, Violation};
 use crate::time::Instant;
 
@@ -166,7 +166,8 @@ impl Connection {
         }
         if envelope.reference.is_none() {
             self.check_opening(envelope)?;
-            if let Some(refused) = self.refuse_drained(now, envelope) {
+            let refused = self.refuse_drained(now, envelope).or_else(|| self.refuse_expired(now, envelope));
+            if let Some(refused) = refused {
                 return refused;
             }
         }
@@ -220,7 +221,7 @@ impl Connection {
         }
     }
 
-    fn refuse_opening(
+    pub(super) fn refuse_opening(
         &mut self,
         now: Instant,
         envelope: &Envelope<'_>,
@@ -247,12 +248,20 @@ impl Connection {
                 Ok(())
             }
             (None, Some(verb::DRAIN)) => self.handle_drain(envelope),
+            (None, Some(verb::AUTH)) => self.handle_auth(now, envelope),
             // Neither is ever answered.
             (None, Some(verb::HANDLED)) => self.handle_handled(envelope),
             (None, Some(verb::REKEY)) => self.drop_message(),
             (None, _) => self.refuse_opening(now, envelope, "no such operation here"),
-            (Some(reference), _) if self.open.contains(reference) => {
-                Err(Violation::WrongRole(reference).into())
+            (Some(reference), None) if self.handle_auth_reply(now, reference, envelope)? => Ok(()),
+            (Some(reference), target) if self.open.contains(reference) => {
+                // To fresh credentials there is no verb but that of later versions (§5.15).
+                let is_renewal = self.open.get(reference) == Some(Entity::Renewal);
+                if is_renewal && target.is_some() {
+                    self.drop_message()
+                } else {
+                    Err(Violation::WrongRole(reference).into())
+                }
             }
             (Some(reference), None) if self.drains.note_reply(reference) => Ok(()),
             (Some(ping), None) => match self.heartbeat.note_reply(ping, now) {

@@ -22,6 +22,8 @@ pub(crate) enum Entity {
     Subscriber(usize),
     /// A message that we send, by its owner and its slot there.
     Sent(Owner, usize),
+    /// Fresh credentials that are not answered yet, of either side.
+    Renewal,
     /// A message that came and is not settled, by its home and its slot there.
     Held(Home, usize),
 }

@@ -115,6 +115,11 @@ impl Auth {
         }
     }
 
+    /// As a payload of its own, for `control auth` (§8.5).
+    pub(crate) fn to_payload(&self) -> Payload {
+        Payload::build(|out| self.encode(out))
+    }
+
     pub(super) fn encode(&self, out: &mut Encoder<&mut Vec<u8>>) -> Result<(), encode::Error<Infallible>> {
         let pairs = match &self.0 {
             Kind::Other { .. } => 1,

@@ -10,6 +10,7 @@ mod ids;
 mod ledger;
 mod limits;
 mod psk;
+mod renewal;
 mod resume;
 mod secret;
 
@@ -29,5 +30,6 @@ pub(crate) use ledger::{Again, Ledger, StoreLimits};
 pub use limits::Limits;
 pub(crate) use psk::{Bytes32, Prover, Transcript, is_psk_proof, psk_proof};
 pub use psk::{Psk, PskKey};
+pub(crate) use renewal::{Renewals, decode_reply as decode_auth_reply, encode_reply as encode_auth_reply};
 pub(crate) use resume::{Session, verify_in_vain};
 pub use secret::Secret;

@@ -28,6 +28,8 @@ mod pubsub_subscribe;
 mod renew_calls;
 mod renew_pubsub;
 mod renew_streams;
+mod renewal;
+mod renewal_resume;
 mod resume;
 mod resume_cuts;
 mod resume_links;
