@@ -22,6 +22,7 @@ fn settings() -> Arc<Config> {
         c.limits.stream_window = 2_000;
         c.request_bytes = 2_000;
         c.misuse_capacity = 30;
+        c.authenticates = true;
     })
 }
 
@@ -186,6 +187,9 @@ fn any_message(rng: &mut TestRng, known: &[Id]) -> Msg {
         message = message.meta_uint(key, [0, 1, 2, 700, u64::MAX][rng.below(5)]);
     }
     match rng.below(12) {
+        _ if message.target.as_deref() == Some(verb::AUTH) && rng.below(3) > 0 => {
+            message = message.payload(cbor(|out| out.map(1)?.str("scheme")?.str("smoke")?.ok()));
+        }
         0 => message = message.payload(blob(900)),
         1 => message = message.payload(cbor(|out| out.array(2)?.u8(1)?.null()?.ok())),
         3 => message = message.payload(uint([0, 1, 1_000, u64::MAX][rng.below(4)])),

@@ -12,6 +12,7 @@ mod examples;
 mod flood;
 mod handshake;
 mod handshake_auth;
+mod handshake_hostile;
 mod handshake_psk;
 mod heartbeat;
 mod hellos;
