@@ -76,8 +76,7 @@ impl Ends {
         a.handle_input(*now, &mut BytesMut::from(answer)).unwrap();
         let mut said = bytes(a, *now);
         let mut out = TransmitBuf::new();
-        let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(*now, &mut said, &mut out)
-        else {
+        let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(&mut said) else {
             panic!("not confirmed")
         };
         assert!(b.confirm_link(*now, confirmed));
