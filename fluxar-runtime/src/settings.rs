@@ -19,9 +19,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let write_timeout = Duration::from_secs(30);
-        let mut config = Config::default();
-        config.resume = false;
-        Self { config: Arc::new(config), call_timeout: None, write_timeout, hub: None }
+        Self { config: Arc::default(), call_timeout: None, write_timeout, hub: None }
     }
 }
 

@@ -37,9 +37,9 @@ pub use fluxar_runtime::{
     DeliveryRecord, Drain, DrainReport, Encoded, Error, Fate, FromPayload, HandlerError, Hub, HubBuilder,
     HubStats, Id, IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages, Meta, OpenCall,
     OpenStream, Opening, Origin, Overflow, Payload, Peer, PeerInfo, Publish, PublishError, Publishing, Qos,
-    QueueLimits, QueueStats, Raw, Reconnect, Request, ServerHandle, State, States, Stats, Store, StoreError,
-    StoreFuture, Stored, Stream, StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages,
-    Subscription, Transport, Undelivered,
+    QueueLimits, QueueStats, Raw, Reconnect, Request, ServerHandle, ServerStats, State, States, Stats, Store,
+    StoreError, StoreFuture, Stored, Stream, StreamReceiver, StreamRequest, StreamSender, Subscribe,
+    SubscribeMessages, Subscription, Transport, Undelivered,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

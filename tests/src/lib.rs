@@ -3,6 +3,7 @@
 //! Every test waits for what it expects; where that does not come, the watchdog of [`run`](net::run) ends it.
 
 pub mod chaos;
+pub mod dialler;
 pub mod eager;
 pub mod garbage;
 pub mod honest;

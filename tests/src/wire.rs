@@ -222,8 +222,26 @@ pub fn fresh_id() -> Id {
     Id::from_bytes(bytes)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A link, of whatever transport.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A new link to a FLUXAR server.
+///
+/// # Panics
+///
+/// Where nobody listens at `url`.
+pub async fn open(url: &str) -> Box<dyn Stream> {
+    match url.parse::<Address>().expect("a URL") {
+        Address::Tcp { host, port } => {
+            let stream = TcpStream::connect((host, port)).await.expect("a connection");
+            stream.set_nodelay(true).expect("nodelay");
+            Box::new(stream)
+        }
+        Address::Unix { path } => Box::new(UnixStream::connect(path).await.expect("a connection")),
+        other => panic!("no scripted peer for {other}"),
+    }
+}
 
 /// A connection of the scripted peer.
 pub struct Wire {
@@ -238,15 +256,12 @@ impl Wire {
     ///
     /// Where nobody listens at `url`.
     pub async fn connect(url: &str) -> Self {
-        match url.parse::<Address>().expect("a URL") {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host, port)).await.expect("a connection");
-                stream.set_nodelay(true).expect("nodelay");
-                Self::new(stream)
-            }
-            Address::Unix { path } => Self::new(UnixStream::connect(path).await.expect("a connection")),
-            other => panic!("no scripted peer for {other}"),
-        }
+        Self::over(open(url).await)
+    }
+
+    /// Over a link that is there.
+    pub fn over(stream: Box<dyn Stream>) -> Self {
+        Self { stream, input: BytesMut::new() }
     }
 
     /// Connects, and shakes hands.
@@ -272,7 +287,7 @@ impl Wire {
     }
 
     fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self { stream: Box::new(stream), input: BytesMut::new() }
+        Self::over(Box::new(stream))
     }
 
     /// Offers and takes the answer.

@@ -114,15 +114,21 @@ impl State {
     }
 
     pub(super) fn handle_detached(&mut self, why: ConnectionError, chores: &mut Chores) {
-        // Nobody will answer what was asked on the link that is gone (§9.7).
-        for pinging in &mut self.pings {
-            pinging.end(Err(why.call_error(true).into_outcome()), chores);
-        }
+        self.fail_pings(&why, chores);
         self.gaps.why = Some(why);
         self.watchers.call_all(&mut chores.wakers);
     }
 
+    /// Nobody will answer what was asked on the link that is gone (§9.7).
+    fn fail_pings(&mut self, why: &ConnectionError, chores: &mut Chores) {
+        for pinging in &mut self.pings {
+            pinging.end(Err(why.call_error(true).into_outcome()), chores);
+        }
+    }
+
     pub(super) fn handle_resumed(&mut self, resent: usize, chores: &mut Chores) {
+        // There need not have been a gap: the new link may have taken over (§9.8).
+        self.fail_pings(&ConnectionError::LinkLost { unread: 0 }, chores);
         self.gaps.stood = true;
         self.gaps.report(Told::Resumed { resent: resent as u64 }, chores);
         self.watchers.call_all(&mut chores.wakers);

@@ -240,6 +240,9 @@ impl Shared {
             if let Some(error) = state.connection.error() {
                 return Err(error.call_error(false));
             }
+            if state.connection.is_detached() || state.connection.is_handshaking() {
+                return Err(Error::unavailable("there is no link at the moment").with_processed(false));
+            }
             let ping = state.connection.ping(now);
             state.pings.extend(ping.map(|ping| Pinging { ping, waker: None, answer: None }));
             Ok(ping)
