@@ -155,6 +155,10 @@ impl<R: Runtime> Serving<R> {
         let Some(registered) = handshake.done(&shared) else { return };
         let (router, hub) = (self.router.clone(), self.hub.clone());
         let session = Session::begin(self.sessions.clone(), registered, &shared, router, hub);
+        // The server may have been told to leave since it let this one in.
+        if let Some(drain) = self.connections.leaving() {
+            shared.drain(drain);
+        }
         let store = self.store_by.as_ref().and_then(|choose| choose(&Peer::new(shared.clone())));
         if let Some(store) = store {
             match Keeper::new(store) {

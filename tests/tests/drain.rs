@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use fluxar::{Client, Code, ConnectionError, Drain, DrainReport, Error, Qos, Request, Server, StreamRequest};
+use fluxar::{
+    Client, Code, ConnectionError, Drain, DrainReport, Error, Qos, Reconnect, Request, Server, ServerBuilder,
+    StreamRequest,
+};
 use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::{Site, common};
+use fluxar_tests::verbs::Terms;
 use fluxar_tests::wire::{Message, Wire};
 use fluxar_tests::{matrix, schedulers};
 use tokio::sync::watch;
@@ -27,6 +31,7 @@ schedulers! {
     a_further_drain_replaces_the_deadline
     subscribers_get_what_was_published_before
     messages_with_acknowledgement_are_waited_for
+    sessions_without_a_link_end_at_once
 }
 
 /// More than any test takes.
@@ -52,10 +57,15 @@ impl Gate {
 
 /// A server with a call and a stream that end once the gate is open.
 async fn gated(net: Net) -> (Site, Gate) {
+    gated_with(net, |builder| builder).await
+}
+
+/// The same, after `change`.
+async fn gated_with(net: Net, change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> (Site, Gate) {
     let gate = Gate::new();
     let (call, stream) = (gate.clone(), gate.clone());
     let site = Site::with(net, |builder| {
-        builder
+        change(builder)
             .handle("wait", move |request: Request| {
                 let gate = call.clone();
                 async move {
@@ -81,6 +91,11 @@ async fn gated(net: Net) -> (Site, Gate) {
     (site, gate)
 }
 
+/// A client that does not look for another connection.
+async fn steady(site: &Site) -> Client {
+    site.connect().reconnect(Reconnect::off()).build().await.unwrap()
+}
+
 #[track_caller]
 fn check_refused(error: &Error) {
     assert_eq!((error.code, error.is_retry_safe()), (Code::DRAINING, true), "{error}");
@@ -99,7 +114,7 @@ fn finished(report: DrainReport) -> (usize, usize) {
 // spec: §8.6
 async fn what_is_open_comes_to_its_end_and_nothing_new_begins(net: Net) {
     let (site, gate) = gated(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     let mut stream = client.stream::<u64>("wait", &()).await.unwrap();
     stream.send(&1).await.unwrap();
@@ -134,7 +149,7 @@ async fn what_is_open_comes_to_its_end_and_nothing_new_begins(net: Net) {
 // spec: §8.6
 async fn an_idle_server_leaves_at_once(net: Net) {
     let site = Site::open(net).await;
-    let clients = [site.client().await, site.client().await, site.client().await];
+    let clients = [steady(&site).await, steady(&site).await, steady(&site).await];
     for client in &clients {
         client.call::<u8>("echo", &1).await.unwrap();
     }
@@ -172,7 +187,7 @@ async fn at_the_deadline_what_is_left_is_cut(net: Net) {
             })
     })
     .await;
-    let (client, idle) = (site.client().await, site.client().await);
+    let (client, idle) = (steady(&site).await, steady(&site).await);
     let call = client.call::<()>("hang", &()).start().await.unwrap();
     let mut stream = client.stream::<u64>("hang", &()).await.unwrap();
     let peers = || site.handle().peers();
@@ -197,7 +212,7 @@ async fn at_the_deadline_what_is_left_is_cut(net: Net) {
 async fn who_is_connecting_is_refused(net: Net) {
     let (site, gate) = gated(net).await;
     let mut late = Wire::connect(site.url()).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
     let handle = site.handle().clone();
@@ -246,7 +261,10 @@ async fn a_peer_that_knows_of_nothing_is_refused_and_left(net: Net) {
 // spec: §8.6
 async fn a_client_drains_too(net: Net) {
     let (site, gate) = gated(net).await;
-    let client = site.connect().handle("echo", |request: Request| async move { Ok(request.raw()) });
+    let client = site
+        .connect()
+        .reconnect(Reconnect::off())
+        .handle("echo", |request: Request| async move { Ok(request.raw()) });
     let client = client.build().await.unwrap();
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
@@ -260,14 +278,14 @@ async fn a_client_drains_too(net: Net) {
     assert_eq!(client.closed().await, ConnectionError::ClosedLocally(None));
     assert_eq!(peer.closed().await, ConnectionError::ClosedByPeer(None));
     // The server goes on.
-    assert_eq!(site.client().await.call::<u8>("echo", &1).await, Ok(1));
+    assert_eq!(steady(&site).await.call::<u8>("echo", &1).await, Ok(1));
     site.close().await;
 }
 
 // spec: §8.6
 async fn stopping_ends_a_drain_at_once(net: Net) {
     let (site, _gate) = gated(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
     let handle = site.handle().clone();
@@ -283,7 +301,7 @@ async fn stopping_ends_a_drain_at_once(net: Net) {
 // spec: §8.6
 async fn nobody_listens_while_the_server_leaves(net: Net) {
     let (site, gate) = gated(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
     let handle = site.handle().clone();
@@ -303,7 +321,7 @@ async fn nobody_listens_while_the_server_leaves(net: Net) {
 // spec: §8.6
 async fn a_drain_that_nobody_waits_for_goes_on(net: Net) {
     let (site, gate) = gated(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
     let given_up = tokio::time::timeout(Duration::from_millis(50), site.handle().drain(LONG)).await;
@@ -325,7 +343,7 @@ async fn a_server_that_does_not_run_drains_too(net: Net) {
 // spec: §8.6
 async fn a_further_drain_replaces_the_deadline(net: Net) {
     let (site, _gate) = gated(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let call = client.call::<u32>("wait", &7).start().await.unwrap();
     running(&site, 1).await;
     let handle = site.handle().clone();
@@ -341,7 +359,7 @@ async fn a_further_drain_replaces_the_deadline(net: Net) {
 // spec: §8.6
 async fn subscribers_get_what_was_published_before(net: Net) {
     let site = Site::open(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let mut messages = client.messages("n").await.unwrap();
     for number in 0..500_u32 {
         site.handle().hub().publish("n", &number).await.unwrap();
@@ -359,7 +377,7 @@ async fn subscribers_get_what_was_published_before(net: Net) {
 async fn messages_with_acknowledgement_are_waited_for(net: Net) {
     let gate = Gate::new();
     let site = Site::open(net).await;
-    let client = site.client().await;
+    let client = steady(&site).await;
     let (held, passed) = (Counter::new(), Counter::new());
     let (holding, passing, handler_gate) = (held.clone(), passed.clone(), gate.clone());
     let _subscription = client
@@ -384,5 +402,22 @@ async fn messages_with_acknowledgement_are_waited_for(net: Net) {
     gate.open();
     assert_eq!(finished(draining.await.unwrap()), (1, 0));
     assert_eq!(passed.get(), 1);
+    site.ended().await;
+}
+
+// spec: §8.6
+async fn sessions_without_a_link_end_at_once(net: Net) {
+    let (site, _gate) = gated_with(net, |builder| builder.configure(|config| config.resume = true)).await;
+    let mut gone = Wire::with(site.url(), Terms::default().feature("resume")).await;
+    gone.send(&Message::call("wait").payload(&1)).await;
+    running(&site, 1).await;
+    drop(gone);
+    eventually("the session waits", || site.handle().stats().detached == 1).await;
+    let client = steady(&site).await;
+    assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
+    let began = Instant::now();
+    assert_eq!(finished(site.handle().drain(LONG).await), (2, 0));
+    assert!(began.elapsed() < LONG / 2);
+    assert_eq!(site.handle().stats().detached, 0);
     site.ended().await;
 }
