@@ -1,8 +1,9 @@
 //! The responder's part of the handshake, over a link.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -134,6 +135,34 @@ impl<R: Runtime> Shaking<R> {
         };
         self.farewell().await;
         Err(error)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn link(&self) -> &R::Link {
+        &self.link
+    }
+
+    /// `future`'s output, or `None` once `deadline` has come.
+    pub(crate) async fn within<F: Future>(&mut self, deadline: Instant, future: F) -> Option<F::Output> {
+        self.timer.reset(self.clock.to_runtime(deadline));
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            // A timer may fire a little early.
+            while self.timer.poll_expired(cx).is_ready() {
+                if self.clock.now() >= deadline {
+                    return Poll::Ready(None);
+                }
+                self.timer.reset(self.clock.to_runtime(deadline));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Writes what there is to be said, and closes the link so that it arrives.

@@ -285,6 +285,7 @@ impl<R: Runtime> ClientBuilder<R> {
         let connection = Connection::initiate(self.settings.config.clone(), began, ids);
         let shared =
             Shared::new(connection, clock, link.remote(), self.settings.call_timeout, hub.tasks().clone());
+        shared.known().guard(self.settings.gate.clone());
         let journal = Journal::new();
         shared.report_to(journal.clone(), self.reconnect.is_on());
         if let Some(store) = &self.store {

@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use pin_project_lite::pin_project;
 
+use crate::auth::{self, Access};
 use crate::payload::IntoPayload;
 use crate::request::Request;
 use crate::runtime::Runtime;
@@ -72,6 +73,17 @@ impl HandlerError {
     /// What the caller is told.
     pub fn error(&self) -> &Error {
         &self.error
+    }
+
+    /// What a peer is told that has asked for no handler: of another error than ours, that it should come again.
+    pub(crate) fn into_refusal(self, message: &'static str) -> Error {
+        match self.cause {
+            None => self.error,
+            Some(cause) => {
+                tracing::error!(error = %cause, message);
+                Error::unavailable(message)
+            }
+        }
     }
 
     pub(crate) fn into_error(self, method: &str) -> Error {
@@ -183,6 +195,10 @@ impl Router {
 
     /// Starts what is to be run for `request`, or answers that there is nothing.
     pub(crate) fn dispatch(&self, request: Request) {
+        // Ahead of the search: whoever may not call it does not learn whether it is there.
+        if let Err(error) = auth::check(request.shared(), Access::Call(request.method())) {
+            return request.shared().refuse(request.id(), error);
+        }
         match find(&self.calls, request.method()) {
             Some(start) => start(request),
             None => request.shared().refuse(request.id(), no_method(request.method())),
@@ -191,6 +207,9 @@ impl Router {
 
     /// The same for a stream.
     pub(crate) fn dispatch_stream(&self, request: StreamRequest) {
+        if let Err(error) = auth::check(request.shared(), Access::Stream(request.method())) {
+            return request.shared().refuse_stream(request.id(), error);
+        }
         match find(&self.streams, request.method()) {
             Some(start) => start(request),
             None => request.shared().refuse_stream(request.id(), no_method(request.method())),

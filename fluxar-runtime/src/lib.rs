@@ -8,6 +8,7 @@
 
 mod accept;
 mod address;
+mod auth;
 mod call;
 mod client;
 mod clock;
@@ -47,13 +48,14 @@ mod turn;
 mod upkeep;
 
 pub use address::{Address, AddressError, Transport};
+pub use auth::{Access, Accounts, AuthFuture, AuthRequest, Authenticator, Granted, Identity, Verdict};
 pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use drain::DrainReport;
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
-    Code, Config, ConnectionError, DeliveryRecord, Drain, Error, Id, Items, Limits, Origin, Overflow,
-    Payload, PeerInfo, Qos, QueueLimits, QueueStats, Stats,
+    Auth, AuthKind, Code, Config, ConnectionError, DeliveryRecord, Drain, Error, Id, Items, Limits, Origin,
+    Overflow, Payload, PeerInfo, Qos, QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
 pub use hub::{Hub, HubBuilder, HubStats, Undelivered};

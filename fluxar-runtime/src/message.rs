@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fluxar_proto::message::Meta;
 use fluxar_proto::{Code, Delivery, Error, MessageId, Payload, Qos, Text};
 
+use crate::auth::Identity;
 use crate::handler::HandlerError;
 use crate::hub::LocalQueue;
 use crate::payload::{FromPayload, Raw};
@@ -136,6 +137,11 @@ impl Message {
     /// published it, and `None` where this side has itself.
     pub fn peer(&self) -> Option<Peer> {
         self.peer.clone()
+    }
+
+    /// Who that peer is, as [`Peer::identity`].
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.peer.as_ref()?.identity()
     }
 
     /// Accepts the message: its sender need not send it again. Does nothing for one that is delivered at most once.

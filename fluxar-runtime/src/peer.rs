@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fluxar_proto::{Code, ConnectionError, DeliveryRecord, Drain, Error, PeerInfo, Stats};
 
+use crate::auth::Identity;
 use crate::call::Call;
 use crate::handler::HandlerError;
 use crate::message::Message;
@@ -116,6 +117,11 @@ impl Peer {
     /// Who the peer says that it is, and what it is ready to receive.
     pub fn info(&self) -> Option<PeerInfo> {
         self.shared.peer_info()
+    }
+
+    /// Who the peer is, as this side's [`Authenticator`](crate::Authenticator) has found; `None` where there is none.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.shared.known().identity()
     }
 
     /// Where the peer is, for people to read: at the other end of the latest link of the connection.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fluxar_proto::message::Meta;
 use fluxar_proto::{DecodeError, Error, Payload, RequestId, Text, UpdateError};
 
+use crate::auth::Identity;
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
 use crate::queue::Purpose;
@@ -85,6 +86,11 @@ impl Request {
     /// The caller: for calling back, for instance.
     pub fn peer(&self) -> Peer {
         Peer::new(self.shared.clone())
+    }
+
+    /// The caller, as [`Peer::identity`].
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.shared.known().identity()
     }
 
     /// Whether somebody still waits for the answer.

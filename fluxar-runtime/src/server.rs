@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, AddressError, Transport};
+use crate::auth::{Authenticator, Budget, Door};
 use crate::connections::Connections;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
@@ -32,6 +33,7 @@ pub struct Server<R: Runtime> {
     addresses: Vec<Address>,
     settings: Settings,
     router: Router,
+    door: Door,
     on_connect: Option<OnConnect>,
     store_by: Option<StoreBy>,
     handle: ServerHandle,
@@ -128,12 +130,13 @@ impl<R: Runtime> Server<R> {
     /// Dropped before it is ready, it stops listening; connections live on until their peers or
     /// [`ServerHandle::stop`] end them.
     pub async fn run(self) -> io::Result<()> {
-        let Self { runtime, listeners, settings, router, on_connect, store_by, handle, .. } = self;
+        let Self { runtime, listeners, settings, router, door, on_connect, store_by, handle, .. } = self;
         for listener in listeners {
             let serving = Serving {
                 runtime: runtime.clone(),
                 settings: settings.clone(),
                 router: router.clone(),
+                door: door.clone(),
                 on_connect: on_connect.clone(),
                 store_by: store_by.clone(),
                 connections: handle.connections.clone(),
@@ -164,6 +167,7 @@ pub struct ServerBuilder<R: Runtime> {
     transport: Option<Transport>,
     settings: Settings,
     router: Router,
+    door: Door,
     on_connect: Option<OnConnect>,
     store_by: Option<StoreBy>,
     max_handshakes: usize,
@@ -182,6 +186,7 @@ impl<R: Runtime> ServerBuilder<R> {
             transport: None,
             settings,
             router,
+            door: Door::default(),
             on_connect: None,
             store_by: None,
             max_handshakes: 1024,
@@ -229,6 +234,27 @@ impl<R: Runtime> ServerBuilder<R> {
     /// handled. What several share, as messages of a hub, counts for each. Default 256 MiB.
     pub fn max_detached_bytes(mut self, bytes: usize) -> Self {
         self.max_detached_bytes = bytes;
+        self
+    }
+
+    /// Lets nobody in whom `authenticator` does not let in; [`Peer::identity`] then says who is there. Default: everybody
+    /// is let in, and nobody is known.
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.door.set_authenticator(authenticator);
+        self
+    }
+
+    /// How often handshakes from one [source](crate::Link::source) may fail for want of valid credentials, at least once,
+    /// and in what time each of these comes back (§17.4). A source that has none left is turned away unheard, with
+    /// `resource_exhausted` and the time until it may try again; others do not notice. Default: 20, and one in 3 s.
+    pub fn max_failures(mut self, failures: u32, refill: Duration) -> Self {
+        self.door.set_budget(Budget::new(failures, refill));
+        self
+    }
+
+    /// Lets everybody fail as often as he likes, as where something in front of the server counts already.
+    pub fn unlimited_failures(mut self) -> Self {
+        self.door.set_budget(Budget::unlimited());
         self
     }
 
@@ -289,6 +315,7 @@ impl<R: Runtime> ServerBuilder<R> {
             addresses,
             settings: self.settings,
             router: self.router,
+            door: self.door,
             on_connect: self.on_connect,
             store_by: self.store_by,
         })

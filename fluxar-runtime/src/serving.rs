@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use fluxar_proto::{Error, Offered, ResumeRefused};
 
 use crate::accept::Shaking;
+use crate::auth::{Admitted, Door};
 use crate::clock::Clock;
 use crate::connections::{Connections, Handshake, Listening};
 use crate::driver::Driver;
@@ -37,6 +38,7 @@ pub(crate) struct Serving<R: Runtime> {
     pub(crate) runtime: R,
     pub(crate) settings: Settings,
     pub(crate) router: Router,
+    pub(crate) door: Door,
     pub(crate) on_connect: Option<OnConnect>,
     pub(crate) store_by: Option<StoreBy>,
     pub(crate) connections: Arc<Connections>,
@@ -85,13 +87,23 @@ impl<R: Runtime> Serving<R> {
             let error = Error::draining("the server is about to leave").with_processed(false);
             return self.refuse(clock, shaking, handshake, *offered, error).await;
         }
-        match self.take_up(&mut offered) {
-            Ok(Some(taken)) => self.resume(clock, shaking, handshake, *offered, taken).await,
-            Ok(None) => self.begin(clock, shaking, handshake, *offered).await,
+        let taken = match self.take_up(&mut offered) {
+            Ok(taken) => taken,
             Err(error) => {
                 tracing::debug!(remote, %error, "a session could not go on");
-                self.refuse(clock, shaking, handshake, *offered, error).await;
+                return self.refuse(clock, shaking, handshake, *offered, error).await;
             }
+        };
+        let present = taken.as_ref().and_then(TakenUp::identity);
+        let admitted = self.door.admit(&mut shaking, offered, present);
+        let admitted = match handshake.while_welcome(admitted).await {
+            Some(Ok(admitted)) => admitted,
+            Some(Err(error)) => return tracing::info!(remote, %error, "a peer is not let in"),
+            None => return,
+        };
+        match taken {
+            Some(taken) => self.resume(clock, shaking, handshake, admitted, taken).await,
+            None => self.begin(clock, shaking, handshake, admitted).await,
         }
     }
 
@@ -130,9 +142,10 @@ impl<R: Runtime> Serving<R> {
         clock: Clock,
         mut shaking: Shaking<R>,
         handshake: Handshake,
-        offered: Offered,
+        admitted: Admitted,
         taken: TakenUp,
     ) {
+        let Admitted { offered, granted } = admitted;
         let Some(resuming) = offered.accept_resumed(clock.now(), &mut shaking.out) else { return };
         let confirmed = match handshake.while_welcome(shaking.next(resuming)).await {
             Some(Ok(confirmed)) => confirmed,
@@ -142,16 +155,24 @@ impl<R: Runtime> Serving<R> {
         drop(handshake);
         let (link, input) = shaking.into_link();
         if let Some((session, number)) = taken.confirm(confirmed, link.remote()) {
+            if let Some(granted) = granted {
+                session.shared().known().identify(granted.identity);
+            }
             self.drive(session, link, number, input).await;
         }
     }
 
     /// A session begins.
-    async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, offered: Offered) {
+    async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, admitted: Admitted) {
+        let Admitted { offered, granted } = admitted;
         let connection = offered.accept(clock.now());
         let (link, input) = shaking.into_link();
         let timeout = self.settings.call_timeout;
         let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());
+        shared.known().guard(self.settings.gate.clone());
+        if let Some(granted) = granted {
+            shared.known().identify(granted.identity);
+        }
         let Some(registered) = handshake.done(&shared) else { return };
         let (router, hub) = (self.router.clone(), self.hub.clone());
         let session = Session::begin(self.sessions.clone(), registered, &shared, router, hub);

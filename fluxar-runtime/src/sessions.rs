@@ -10,6 +10,7 @@ use fluxar_proto::{
     Attempt, Confirmed, ConnectionError, Id, Offered, ResumeOffer, ResumeRefused, SessionId, Tentative,
 };
 
+use crate::auth::Identity;
 use crate::connections::Registered;
 use crate::handler::Router;
 use crate::hub::Hub;
@@ -287,6 +288,11 @@ pub(crate) struct TakenUp {
 }
 
 impl TakenUp {
+    /// Whose session it is, where that was asked.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.session.shared().known().identity()
+    }
+
     fn new(
         session: Arc<Session>,
         offer: &ResumeOffer,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fluxar_proto::Config;
 
+use crate::auth::Gate;
 use crate::hub::Hub;
 
 /// The settings of a client's or a server's connections.
@@ -14,12 +15,13 @@ pub(crate) struct Settings {
     pub(crate) call_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
     pub(crate) hub: Option<Hub>,
+    pub(crate) gate: Gate,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let write_timeout = Duration::from_secs(30);
-        Self { config: Arc::default(), call_timeout: None, write_timeout, hub: None }
+        Self { config: Arc::default(), call_timeout: None, write_timeout, hub: None, gate: Gate::default() }
     }
 }
 
@@ -65,6 +67,39 @@ macro_rules! setters {
         /// Publishes and subscribes by way of `hub`, which others may share. Default: a hub of its own.
         pub fn hub(mut self, hub: crate::Hub) -> Self {
             self.settings.hub = Some(hub);
+            self
+        }
+
+        /// Asks `hook` for leave before anything is done for the other side: before it calls a method, opens a stream,
+        /// subscribes or publishes here. The error says why it may not, and is what the other side gets, as one that was
+        /// certainly not acted upon; [`Error::permission_denied`](crate::Error::permission_denied) as a rule. What it
+        /// publishes without acknowledgement is dropped silently, and [counted](crate::HubStats::denied). What this side
+        /// does itself needs no leave.
+        ///
+        /// [`Peer::identity`](crate::Peer::identity) says who asks. The hook runs in the middle of things, for each
+        /// opening: it should be quick. What takes longer belongs into the
+        /// [`Authenticator`](crate::Authenticator), which can attach what it has found to the
+        /// [`Identity`](crate::Identity), or into the handler.
+        ///
+        /// ```
+        /// use fluxar_runtime::{Access, Error, Peer, Runtime, Server, ServerBuilder};
+        ///
+        /// fn doc<R: Runtime + Default>() -> ServerBuilder<R> {
+        ///     Server::<R>::bind("tcp://127.0.0.1:7777").authorize(|who: &Peer, what: Access<'_>| {
+        ///         let is_admin = who.identity().is_some_and(|id| id.attribute("role") == Some("admin"));
+        ///         match what {
+        ///             Access::Call(_) | Access::Subscribe(_) if what.is_within("public.>") => Ok(()),
+        ///             _ if is_admin => Ok(()),
+        ///             _ => Err(Error::permission_denied("for admins only")),
+        ///         }
+        ///     })
+        /// }
+        /// ```
+        pub fn authorize(
+            mut self,
+            hook: impl Fn(&crate::Peer, crate::Access<'_>) -> Result<(), crate::Error> + Send + Sync + 'static,
+        ) -> Self {
+            self.settings.gate = crate::auth::Gate::new(hook);
             self
         }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fluxar_proto::message::Meta;
 use fluxar_proto::{Error, StreamId, StreamOpening, Text};
 
+use crate::auth::Identity;
 use crate::payload::{FromPayload, IntoPayload, Raw};
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -77,6 +78,11 @@ impl StreamRequest {
     /// Who opened the stream: for calling back, for instance.
     pub fn peer(&self) -> Peer {
         Peer::new(self.shared.clone())
+    }
+
+    /// Who opened the stream, as [`Peer::identity`].
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.shared.known().identity()
     }
 
     /// Whether the stream is neither over nor given up.

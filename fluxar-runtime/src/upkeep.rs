@@ -51,6 +51,7 @@ impl Upkeep {
 
     /// Has what was published and subscribed to handled.
     fn run_hub(&mut self) {
+        self.hub.refuse(&self.shared, &mut self.chores.for_hub);
         if let Some(keeper) = self.shared.keeper() {
             keeper.take(&self.shared, &mut self.chores.for_hub);
         }

@@ -77,7 +77,8 @@ impl Dialler {
     pub async fn dial(&mut self) {
         self.link = Some(open(&self.url).await);
         let now = self.now();
-        assert!(self.connection.reconnect(now), "it has a link, or is over");
+        let wanted = self.connection.reconnect(now, fluxar_proto::Dial::default());
+        assert_eq!(wanted, Ok(true), "it has a link, or is over");
     }
 
     /// Offers over a new link, which it gives up then.

@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod dialler;
 pub mod eager;
 pub mod garbage;
+pub mod guests;
 pub mod honest;
 pub mod hubs;
 pub mod memory;

@@ -6,6 +6,7 @@ use fluxar::Error;
 use fluxar_proto::message::{Id, Kind, verb};
 use serde::Serialize;
 
+use crate::guests::Shown;
 use crate::wire::Message;
 
 /// What a scripted peer has and takes: the parts of its hello that tests choose.
@@ -26,6 +27,8 @@ struct Hello<'a> {
     versions: Option<[u8; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth: Option<&'a Shown<'a>>,
     #[serde(flatten)]
     terms: &'a Terms,
 }
@@ -52,12 +55,17 @@ impl Terms {
 
     /// An offer of them.
     pub fn offer(&self) -> Message {
-        Message::offer().payload(&Hello { versions: Some([1]), version: None, terms: self })
+        Message::offer().payload(&Hello { versions: Some([1]), version: None, auth: None, terms: self })
+    }
+
+    /// The same with credentials.
+    pub fn offer_of(&self, auth: &Shown<'_>) -> Message {
+        Message::offer().payload(&Hello { versions: Some([1]), version: None, auth: Some(auth), terms: self })
     }
 
     /// The answer to an offer.
     pub fn answer(&self, offer: Id) -> Message {
-        Message::answer(offer).payload(&Hello { versions: None, version: Some(1), terms: self })
+        Message::answer(offer).payload(&Hello { versions: None, version: Some(1), auth: None, terms: self })
     }
 }
 

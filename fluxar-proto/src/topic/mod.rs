@@ -118,6 +118,34 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     topics.next().is_none()
 }
 
+/// Whether `filter` matches all that `narrower` matches, a filter too. Both must be filters: otherwise the answer means
+/// nothing.
+///
+/// ```
+/// use fluxar_proto::topic::covers;
+///
+/// assert!(covers("orders.>", "orders.*"));
+/// assert!(covers("orders.*", "orders.created"));
+/// assert!(!covers("orders.*", "orders.>"));
+/// assert!(!covers("orders.>", ">"));
+/// ```
+pub fn covers(filter: &str, narrower: &str) -> bool {
+    let mut others = narrower.split(SEPARATOR).peekable();
+    if others.peek() == Some(&RESERVED) && (filter.starts_with(ONE) || filter.starts_with(REST)) {
+        return false;
+    }
+    for token in filter.split(SEPARATOR) {
+        match others.next() {
+            Some(_) if token == REST => return true,
+            // What stands for several tokens is more than what stands for one.
+            Some(REST) => return false,
+            Some(other) if token == ONE || token == other => {}
+            _ => return false,
+        }
+    }
+    others.next().is_none()
+}
+
 fn check_size(text: &str) -> Result<(), TopicError> {
     match text.len() {
         0 => Err(TopicError::Empty),

@@ -210,4 +210,23 @@ proptest! {
         }
         prop_assert_eq!(trie.size(), (0, 1));
     }
+
+    // spec: §12.2
+    #[test]
+    fn a_filter_covers_another_if_no_topic_shows_otherwise(
+        wide in filter(),
+        narrow in filter(),
+        topics in prop::collection::vec(topic(), 1..10),
+    ) {
+        let both = std::format!("{wide} {narrow}");
+        let covered = covers(&wide, &narrow);
+        // What stands for a wildcard in a topic that the narrower one matches: nothing that any filter names.
+        let rests = (1..6).map(|count| ["z"; 5][..count].join("."));
+        let witnesses = rests.map(|rest| narrow.replace(ONE, "z").replace(REST, &rest));
+        let mut matched = witnesses.filter(|topic| matches(&narrow, topic));
+        prop_assert_eq!(covered, matched.all(|topic| matches(&wide, &topic)), "{}", &both);
+        for topic in topics.iter().filter(|topic| covered && matches(&narrow, topic)) {
+            prop_assert!(matches(&wide, topic), "{} {}", &both, topic);
+        }
+    }
 }

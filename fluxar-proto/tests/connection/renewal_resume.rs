@@ -75,7 +75,6 @@ impl Ends {
         let Self { a, b, now, .. } = self;
         a.handle_input(*now, &mut BytesMut::from(answer)).unwrap();
         let mut said = bytes(a, *now);
-        let mut out = TransmitBuf::new();
         let Ok(ResumeProgress::Confirmed(confirmed)) = resuming.handle_input(&mut said) else {
             panic!("not confirmed")
         };

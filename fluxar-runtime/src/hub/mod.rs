@@ -26,6 +26,7 @@ pub(crate) use self::local::LocalQueue;
 use self::local::{Dropped, Shape};
 use self::port::Place;
 use self::routing::Routing;
+use crate::auth;
 use crate::handler::HandlerError;
 use crate::keeper::Claims;
 use crate::message::Message;
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     attempts: u32,
     on_undelivered: Option<OnUndelivered>,
     undelivered: AtomicU64,
+    denied: AtomicU64,
     claims: Claims,
     own: Weak<Self>,
 }
@@ -142,7 +144,11 @@ impl Hub {
     /// How the hub is doing.
     pub fn stats(&self) -> HubStats {
         let routing = self.inner.lock();
-        HubStats { undelivered: self.inner.undelivered.load(Ordering::Relaxed), ..routing.stats() }
+        HubStats {
+            undelivered: self.inner.undelivered.load(Ordering::Relaxed),
+            denied: self.inner.denied.load(Ordering::Relaxed),
+            ..routing.stats()
+        }
     }
 
     /// Publishes what a peer has published, and waits until it is held for all who get it.
@@ -165,6 +171,12 @@ impl Hub {
 
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.inner.tasks
+    }
+
+    /// Refuses what the peer may not publish or subscribe to, and takes it out of what its driver has left to do.
+    pub(crate) fn refuse(&self, shared: &Arc<Shared>, todo: &mut Vec<ForHub>) {
+        let dropped = auth::refuse(shared, todo);
+        self.inner.denied.fetch_add(dropped, Ordering::Relaxed);
     }
 
     /// Does what a turn of a connection's driver has left to do.
@@ -436,6 +448,7 @@ impl HubBuilder {
             attempts,
             on_undelivered,
             undelivered: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
             claims: Claims::default(),
             own: own.clone(),
         });
@@ -469,6 +482,9 @@ pub struct HubStats {
     pub dropped: u64,
     /// Publications refused, because there was no room for another last value.
     pub refused: u64,
+    /// Publications without acknowledgement that were dropped because the peer may not publish there: see
+    /// [`authorize`](crate::ServerBuilder::authorize).
+    pub denied: u64,
     /// Messages with acknowledgement that were not delivered after all: see [`HubBuilder::on_undelivered`].
     pub undelivered: u64,
 }

@@ -23,6 +23,7 @@ use self::gap::Gaps;
 pub(crate) use self::pubsub::ForHub;
 use self::pubsub::PubSubState;
 use self::streams::Streaming;
+use crate::auth::Known;
 use crate::clock::Clock;
 use crate::keeper::Keeper;
 use crate::line::Line;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     call_timeout: Option<Duration>,
     tasks: Tasks,
     keeper: OnceLock<Arc<Keeper>>,
+    known: Known,
     /// Bytes of publications of the peer that wait for room in the queues of subscribers.
     stalled: Arc<AtomicUsize>,
 }
@@ -162,6 +164,7 @@ impl Shared {
             call_timeout,
             tasks,
             keeper: OnceLock::new(),
+            known: Known::default(),
             stalled,
         })
     }
@@ -214,6 +217,11 @@ impl Shared {
     /// Who keeps messages in a durable store, where there is one.
     pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
         self.keeper.get()
+    }
+
+    /// Who the peer is, and what it may do.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Runs tasks, where no runtime is at hand.

@@ -183,6 +183,13 @@ impl Shared {
         })
     }
 
+    /// Refuses a subscription of the peer's.
+    pub(crate) fn refuse_subscription(&self, subscriber: SubscriberId, error: Error) {
+        let now = self.clock().now();
+        // What it fails with ends the connection, which will say so.
+        self.operate(|state| state.connection.refuse_subscription(now, subscriber, error)).ok();
+    }
+
     /// Answers several publications.
     pub(crate) fn settle_all(&self, answers: impl Iterator<Item = (MessageId, Result<(), Error>)>) {
         self.operate(|state| {
