@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fluxar_proto::{
-    Confirmed, ConnectionError, Incoming, Instant, Offered, Progress, ResumeProgress, Resuming, TransmitBuf,
+    Confirmed, ConnectionError, Incoming, Instant, Offered, Progress, ProofProgress, Proving, ResumeProgress,
+    Resuming, TransmitBuf,
 };
 
 use crate::clock::Clock;
@@ -62,6 +63,30 @@ impl Stage for Incoming {
         Ok(match Self::handle_input(self, now, input, out)? {
             Progress::More(more) => ControlFlow::Continue(more),
             Progress::Offered(offered) => ControlFlow::Break(offered),
+        })
+    }
+}
+
+impl Stage for Proving {
+    type Done = Box<Offered>;
+
+    fn deadline(&self) -> Instant {
+        Self::deadline(self)
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut TransmitBuf) -> Result<(), ConnectionError> {
+        Self::handle_timeout(self, now, out)
+    }
+
+    fn handle_input(
+        self,
+        now: Instant,
+        input: &mut BytesMut,
+        out: &mut TransmitBuf,
+    ) -> Result<ControlFlow<Self::Done, Self>, ConnectionError> {
+        Ok(match Self::handle_input(self, now, input, out)? {
+            ProofProgress::More(more) => ControlFlow::Continue(more),
+            ProofProgress::Offered(offered) => ControlFlow::Break(offered),
         })
     }
 }

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use fluxar_proto::{Connection, ConnectionError};
+use fluxar_proto::{Auth, Connection, ConnectionError, Error, Psk};
 
 use crate::address::{Address, AddressError, Transport};
+use crate::auth::{Credentials, Wallet};
 use crate::clock::Clock;
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
@@ -154,6 +155,7 @@ pub struct ClientBuilder<R: Runtime> {
     reconnect: Reconnect,
     follow_redirects: bool,
     settings: Settings,
+    wallet: Wallet,
     router: Router,
     store: Option<Arc<dyn Store>>,
 }
@@ -169,6 +171,7 @@ impl<R: Runtime> ClientBuilder<R> {
             reconnect: Reconnect::default(),
             follow_redirects: false,
             settings: Settings::default(),
+            wallet: Wallet::default(),
             router: Router::default(),
             store: None,
         }
@@ -221,6 +224,41 @@ impl<R: Runtime> ClientBuilder<R> {
     /// ```
     pub fn follow_redirects(mut self, follow: bool) -> Self {
         self.follow_redirects = follow;
+        self
+    }
+
+    /// Shows these credentials to the server (§6.11), and the same again before they run out. Those that change come from
+    /// [`credentials`](Self::credentials).
+    ///
+    /// They are sent where nobody can listen: see [`Link::is_confidential`]. Elsewhere the client does not connect, unless
+    /// that is [allowed](Self::allow_plaintext_auth).
+    ///
+    /// ```
+    /// # use fluxar_runtime::{Auth, Client, ClientBuilder, Runtime};
+    /// # fn doc<R: Runtime + Default>(token: String) -> ClientBuilder<R> {
+    /// Client::<R>::connect("tcp://127.0.0.1:7777").auth(Auth::bearer(token))
+    /// # }
+    /// ```
+    pub fn auth(self, auth: Auth) -> Self {
+        self.credentials(auth)
+    }
+
+    /// Asks `credentials` whenever some are needed: see [`Credentials`].
+    pub fn credentials(mut self, credentials: impl Credentials) -> Self {
+        self.wallet.set_credentials(credentials);
+        self
+    }
+
+    /// Sends credentials in clear where there is no other way: everybody on the path can read them, and be this client from
+    /// then on (§6.11). For networks that are trusted as a whole.
+    pub fn allow_plaintext_auth(mut self) -> Self {
+        self.settings.configure(|config| config.clear_auth = true);
+        self
+    }
+
+    /// Proves to the server that this side holds a pre-shared key, and leaves a server that does not prove the same (§6.12).
+    pub fn psk(mut self, psk: Psk) -> Self {
+        self.wallet.set_psk(psk);
         self
     }
 
@@ -278,14 +316,18 @@ impl<R: Runtime> ClientBuilder<R> {
         let clock = Clock::new(&self.runtime);
         let ids = clock.ids().map_err(|error| failed(io_error(&error)))?;
         let rng = crate::random::generator().map_err(|error| failed(io_error(&error)))?;
+        let timeout = self.settings.config.handshake_timeout;
+        let shown = self.wallet.dial(hub.tasks(), address, true, timeout).await;
+        let mut shown = shown.map_err(ConnectError::Credentials)?;
         // One time for both, dialling and shaking hands.
         let began = clock.now();
-        let dialled = dial(&self.runtime, address, self.settings.config.handshake_timeout).await;
-        let link = dialled.map_err(failed)?;
-        let connection = Connection::initiate(self.settings.config.clone(), began, ids);
+        let link = dial(&self.runtime, address, timeout).await.map_err(failed)?;
+        shown.confidential = link.is_confidential();
+        let connection = Connection::initiate_with(self.settings.config.clone(), began, ids, shown)?;
         let shared =
             Shared::new(connection, clock, link.remote(), self.settings.call_timeout, hub.tasks().clone());
         shared.known().guard(self.settings.gate.clone());
+        self.wallet.attend(&shared);
         let journal = Journal::new();
         shared.report_to(journal.clone(), self.reconnect.is_on());
         if let Some(store) = &self.store {
@@ -299,6 +341,7 @@ impl<R: Runtime> ClientBuilder<R> {
             router: self.router.clone(),
             hub: hub.clone(),
             settings: self.settings.clone(),
+            wallet: self.wallet.clone(),
             backoff: Backoff::new(self.reconnect.clone(), sites.len()),
             sites,
             rng,
@@ -332,6 +375,8 @@ pub enum ConnectError {
     WrongTransport(Address),
     /// Nobody could be reached there.
     Io(Address, std::io::Error),
+    /// The [credentials](ClientBuilder::credentials) were not to be had.
+    Credentials(Error),
     /// The handshake failed.
     Handshake(ConnectionError),
 }
@@ -342,6 +387,7 @@ impl fmt::Display for ConnectError {
             Self::Address(error) => error.fmt(f),
             Self::WrongTransport(address) => write!(f, "{address} is not of the transport asked for"),
             Self::Io(address, error) => write!(f, "{address}: {error}"),
+            Self::Credentials(error) => write!(f, "no credentials: {error}"),
             Self::Handshake(error) => write!(f, "the handshake failed: {error}"),
         }
     }
@@ -353,6 +399,7 @@ impl std::error::Error for ConnectError {
             Self::Address(error) => Some(error),
             Self::WrongTransport(_) => None,
             Self::Io(_, error) => Some(error),
+            Self::Credentials(error) => Some(error),
             Self::Handshake(error) => Some(error),
         }
     }

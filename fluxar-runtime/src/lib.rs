@@ -48,14 +48,17 @@ mod turn;
 mod upkeep;
 
 pub use address::{Address, AddressError, Transport};
-pub use auth::{Access, Accounts, AuthFuture, AuthRequest, Authenticator, Granted, Identity, Verdict};
+pub use auth::{
+    Access, Accounts, AuthFuture, AuthRequest, Authenticator, Credentials, CredentialsFuture, Granted,
+    Identity, Verdict, Wanted,
+};
 pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
 pub use drain::DrainReport;
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
     Auth, AuthKind, Code, Config, ConnectionError, DeliveryRecord, Drain, Error, Id, Items, Limits, Origin,
-    Overflow, Payload, PeerInfo, Qos, QueueLimits, QueueStats, Stats,
+    Overflow, Payload, PeerInfo, Psk, PskError, Qos, QueueLimits, QueueStats, Stats,
 };
 pub use handler::HandlerError;
 pub use hub::{Hub, HubBuilder, HubStats, Undelivered};

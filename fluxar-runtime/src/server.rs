@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fluxar_proto::Psk;
+
 use crate::address::{Address, AddressError, Transport};
 use crate::auth::{Authenticator, Budget, Door};
 use crate::connections::Connections;
@@ -241,6 +243,40 @@ impl<R: Runtime> ServerBuilder<R> {
     /// is let in, and nobody is known.
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.door.set_authenticator(authenticator);
+        self
+    }
+
+    /// Lets nobody in who does not prove to hold one of the pre-shared keys that are set so, and proves the same (§6.12):
+    /// whatever else they show who connect. May be set several times. Where nothing else says who a peer is, its
+    /// [`Peer::identity`] is named like its key.
+    pub fn psk(mut self, psk: Psk) -> Self {
+        self.door.keys.add(psk);
+        self
+    }
+
+    /// The same with keys that come and go: `find` is asked for each handshake, with the name of a key. It should be
+    /// quick. From outside, a name that it does not know looks like a wrong key.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::{Arc, RwLock};
+    ///
+    /// use fluxar_runtime::{Psk, Runtime, Server, ServerBuilder};
+    ///
+    /// fn doc<R: Runtime + Default>(keys: Arc<RwLock<HashMap<String, Vec<u8>>>>) -> ServerBuilder<R> {
+    ///     // Whoever holds `keys` changes them while the server runs.
+    ///     Server::<R>::bind("tcp://127.0.0.1:7777")
+    ///         .psks(move |name| Some(Psk::new(name, keys.read().unwrap().get(name)?.clone())))
+    /// }
+    /// ```
+    pub fn psks(mut self, find: impl Fn(&str) -> Option<Psk> + Send + Sync + 'static) -> Self {
+        self.door.keys.find_by(find);
+        self
+    }
+
+    /// Lets in as well who names no pre-shared key. Who names one still has to prove it.
+    pub fn psk_optional(mut self) -> Self {
+        self.door.keys.set_optional();
         self
     }
 

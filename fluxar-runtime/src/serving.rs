@@ -94,7 +94,7 @@ impl<R: Runtime> Serving<R> {
                 return self.refuse(clock, shaking, handshake, *offered, error).await;
             }
         };
-        let present = taken.as_ref().and_then(TakenUp::identity);
+        let present = taken.as_ref().map(TakenUp::present);
         let admitted = self.door.admit(&mut shaking, offered, present);
         let admitted = match handshake.while_welcome(admitted).await {
             Some(Ok(admitted)) => admitted,
@@ -127,6 +127,9 @@ impl<R: Runtime> Serving<R> {
     /// What the initiator is told that has broken its session.
     fn take_up(&self, offered: &mut Offered) -> Result<Option<TakenUp>, Error> {
         match self.sessions.take_up(offered) {
+            Some(Ok((_, taken))) if !self.door.may_be(offered, taken.present().identity.as_deref()) => {
+                Ok(None)
+            }
             Some(Ok((tentative, taken))) => {
                 offered.set_resumed(tentative);
                 Ok(Some(taken))
@@ -145,8 +148,17 @@ impl<R: Runtime> Serving<R> {
         admitted: Admitted,
         taken: TakenUp,
     ) {
+        let (now, grant) = (clock.now(), admitted.grant());
         let Admitted { offered, granted } = admitted;
-        let Some(resuming) = offered.accept_resumed(clock.now(), &mut shaking.out) else { return };
+        let resuming = match grant {
+            Some(grant) => offered.accept_resumed_with(now, grant, &mut shaking.out),
+            None => offered.accept_resumed(now, &mut shaking.out),
+        };
+        let Some(resuming) = resuming else {
+            // The credentials have run out just now.
+            handshake.while_welcome(shaking.farewell()).await;
+            return;
+        };
         let confirmed = match handshake.while_welcome(shaking.next(resuming)).await {
             Some(Ok(confirmed)) => confirmed,
             Some(Err(error)) => return tracing::debug!(%error, "a session did not go on"),
@@ -164,8 +176,9 @@ impl<R: Runtime> Serving<R> {
 
     /// A session begins.
     async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, admitted: Admitted) {
+        let grant = admitted.grant().unwrap_or_default();
         let Admitted { offered, granted } = admitted;
-        let connection = offered.accept(clock.now());
+        let connection = offered.accept_with(clock.now(), grant);
         let (link, input) = shaking.into_link();
         let timeout = self.settings.call_timeout;
         let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());

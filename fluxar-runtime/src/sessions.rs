@@ -10,7 +10,7 @@ use fluxar_proto::{
     Attempt, Confirmed, ConnectionError, Id, Offered, ResumeOffer, ResumeRefused, SessionId, Tentative,
 };
 
-use crate::auth::Identity;
+use crate::auth::Present;
 use crate::connections::Registered;
 use crate::handler::Router;
 use crate::hub::Hub;
@@ -288,9 +288,12 @@ pub(crate) struct TakenUp {
 }
 
 impl TakenUp {
-    /// Whose session it is, where that was asked.
-    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
-        self.session.shared().known().identity()
+    /// What is known of the session.
+    pub(crate) fn present(&self) -> Present {
+        let shared = self.session.shared();
+        let (identity, now) = (shared.known().identity(), shared.clock().now());
+        let has_run_out = shared.lock().connection.auth_expires().is_some_and(|at| at <= now);
+        Present { identity, has_run_out }
     }
 
     fn new(

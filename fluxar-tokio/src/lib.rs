@@ -34,13 +34,14 @@ use std::time::Instant;
 
 pub use fluxar_runtime::{
     Access, Accounts, Address, AddressError, Auth, AuthFuture, AuthKind, AuthRequest, Authenticator,
-    BindError, Call, Calling, Code, Config, ConnectError, ConnectionError, DeliveryRecord, Drain,
-    DrainReport, Encoded, Error, Fate, FromPayload, Granted, HandlerError, Hub, HubBuilder, HubStats, Id,
-    Identity, IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages, Meta, OpenCall, OpenStream,
-    Opening, Origin, Overflow, Payload, Peer, PeerInfo, Publish, PublishError, Publishing, Qos, QueueLimits,
-    QueueStats, Raw, Reconnect, Request, ServerHandle, ServerStats, State, States, Stats, Store, StoreError,
-    StoreFuture, Stored, Stream, StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages,
-    Subscription, Transport, Undelivered, Verdict,
+    BindError, Call, Calling, Code, Config, ConnectError, ConnectionError, Credentials, CredentialsFuture,
+    DeliveryRecord, Drain, DrainReport, Encoded, Error, Fate, FromPayload, Granted, HandlerError, Hub,
+    HubBuilder, HubStats, Id, Identity, IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages,
+    Meta, OpenCall, OpenStream, Opening, Origin, Overflow, Payload, Peer, PeerInfo, Psk, PskError, Publish,
+    PublishError, Publishing, Qos, QueueLimits, QueueStats, Raw, Reconnect, Request, ServerHandle,
+    ServerStats, State, States, Stats, Store, StoreError, StoreFuture, Stored, Stream, StreamReceiver,
+    StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription, Transport, Undelivered, Verdict,
+    Wanted,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

@@ -11,6 +11,7 @@ pub mod honest;
 pub mod hubs;
 pub mod memory;
 pub mod net;
+pub mod open;
 pub mod plan;
 pub mod process;
 pub mod proxy;

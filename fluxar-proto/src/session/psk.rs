@@ -39,7 +39,9 @@ impl Psk {
         &self.id
     }
 
-    pub(crate) fn key(&self) -> &PskKey {
+    /// The key itself.
+    #[must_use]
+    pub fn key(&self) -> &PskKey {
         &self.key
     }
 }

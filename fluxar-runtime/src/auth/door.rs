@@ -5,12 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluxar_proto::{Auth, Code, ConnectionError, Error, Offered, Timeout};
+use fluxar_proto::{Ask, Auth, Code, ConnectionError, Error, Grant, Offered, Timeout};
 use futures_util::FutureExt;
 
 use super::authenticator::{Arrival, AuthRequest, Authenticator, Granted, Verdict};
-use super::budget::{Budget, Trial};
-use super::identity::{Identity, NO_SCHEME};
+use super::budget::Budget;
+use super::identity::{Identity, NO_SCHEME, PSK};
+use super::keys::Keys;
 use crate::accept::Shaking;
 use crate::handler::panicked;
 use crate::runtime::Runtime;
@@ -19,7 +20,16 @@ use crate::runtime::Runtime;
 #[derive(Clone, Default)]
 pub(crate) struct Door {
     authenticator: Option<Arc<dyn Authenticator>>,
+    pub(crate) keys: Keys,
     budget: Budget,
+}
+
+/// What is known of the session that is to go on.
+pub(crate) struct Present {
+    /// Whose it is.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// Its credentials have run out.
+    pub(crate) has_run_out: bool,
 }
 
 /// An offer that may be accepted, and from whom it is.
@@ -27,6 +37,13 @@ pub(crate) struct Admitted {
     pub(crate) offered: Box<Offered>,
     /// As whom; `None` where nobody was asked.
     pub(crate) granted: Option<Granted>,
+}
+
+impl Admitted {
+    /// What the initiator is let in with.
+    pub(crate) fn grant(&self) -> Option<Grant> {
+        self.granted.as_ref().map(|granted| Grant { auth_expires: granted.lifetime })
+    }
 }
 
 impl Door {
@@ -38,60 +55,96 @@ impl Door {
         self.budget = budget;
     }
 
-    /// Whether somebody has to show something.
-    fn is_guarded(&self) -> bool {
-        self.authenticator.is_some()
+    /// Whether an offer may be of whom the session belongs to that it asks for: who is known by a key alone is another one
+    /// with another key.
+    pub(crate) fn may_be(&self, offered: &Offered, identity: Option<&Identity>) -> bool {
+        let by_key = identity.filter(|identity| identity.scheme() == PSK);
+        by_key.is_none_or(|identity| offered.offer().psk.as_deref() == Some(identity.name()))
     }
 
-    /// Decides on an offer, which may be for a session that is known already. On an error the initiator was told why.
+    /// Decides on an offer, of a session that goes on where that is `present`. On an error the initiator was told why.
     pub(crate) async fn admit<R: Runtime>(
         &self,
         shaking: &mut Shaking<R>,
         offered: Box<Offered>,
-        present: Option<Arc<Identity>>,
+        present: Option<Present>,
     ) -> Result<Admitted, ConnectionError> {
-        // Whoever has proven that a session is his need not say again who he is (§8.5).
-        if !self.is_guarded() || (present.is_some() && offered.offer().auth.is_none()) {
+        let has_to_show = self.authenticator.is_some() && !stands_for_itself(&offered, present.as_ref());
+        if !has_to_show && self.keys.is_empty() {
             return Ok(Admitted { offered, granted: None });
         }
-        let judged = self.judge(shaking, offered, present).await;
-        if judged.is_err() {
-            shaking.farewell().await;
+        let from = Arrival::of(shaking.link(), offered.offer().agent.clone());
+        let clock = shaking.clock().clone();
+        let now = || clock.to_runtime(clock.now());
+        let admitted = self.budget.admit(from.source.as_deref(), now);
+        let mut trial = match shaking.within(offered.deadline(), admitted).await {
+            Some(Ok(trial)) => trial,
+            Some(Err(wait)) => return Err(refuse(shaking, offered, too_many(wait)).await),
+            None => return Err(timed_out(shaking, offered).await),
+        };
+        let judged = self.judge(shaking, offered, present, from).await;
+        match judged {
+            Err(error) => {
+                if is_failure(&error) {
+                    trial.fail(now());
+                }
+                Err(error)
+            }
+            admitted => admitted,
         }
-        judged
     }
 
     async fn judge<R: Runtime>(
         &self,
         shaking: &mut Shaking<R>,
         mut offered: Box<Offered>,
-        present: Option<Arc<Identity>>,
+        present: Option<Present>,
+        from: Arc<Arrival>,
     ) -> Result<Admitted, ConnectionError> {
-        let from = Arrival::of(shaking.link(), offered.offer().agent.clone());
-        let deadline = offered.deadline();
-        let clock = shaking.clock().clone();
-        let now = || clock.to_runtime(clock.now());
-        let mut trial = match shaking.within(deadline, self.budget.admit(from.source.as_deref(), now)).await {
-            Some(Ok(trial)) => trial,
-            Some(Err(wait)) => return Err(refuse(shaking, offered, too_many(wait))),
-            None => return Err(timed_out(shaking, &mut offered)),
-        };
-        let request = AuthRequest {
-            auth: offered.offer().auth.clone(),
-            challenge: None,
-            identity: present,
-            psk: None,
-            from,
-        };
-        match shaking.within(deadline, self.ask(request)).await {
-            None => Err(timed_out(shaking, &mut offered)),
-            Some(Ok(Verdict::Granted(granted))) => Ok(Admitted { offered, granted: Some(granted) }),
-            Some(Ok(Verdict::Challenge(_))) => {
-                Err(refuse(shaking, offered, Error::unauthenticated("one more round is needed")))
+        // Ahead of the credentials: who does not hold the key learns nothing of them.
+        let psk = match offered.offer().psk.clone().filter(|_| !self.keys.is_empty()) {
+            Some(name) => {
+                let ask = Ask { psk: Some(self.keys.find(&name)), challenge: None };
+                offered = round(shaking, offered, ask).await?;
+                Some(name)
             }
-            Some(Err(error)) => {
-                charge(&mut trial, &error, now());
-                Err(refuse(shaking, offered, error))
+            None if self.keys.are_required() => {
+                let error = Error::unauthenticated("a pre-shared key is needed");
+                return Err(refuse(shaking, offered, error).await);
+            }
+            None => None,
+        };
+        if stands_for_itself(&offered, present.as_ref()) {
+            return Ok(Admitted { offered, granted: None });
+        }
+        if self.authenticator.is_none() {
+            let by_key = |name| Granted::new(Identity::new(name).known_by(PSK));
+            return Ok(Admitted { offered, granted: psk.map(by_key) });
+        }
+        if offered.auth().is_none() && offered.offer().resume.is_some() {
+            if present.is_none() {
+                // It has held its credentials back for a session that there is not (§9.9).
+                let error = Error::session_unknown("the session is not known");
+                return Err(refuse(shaking, offered, error).await);
+            }
+            offered = round(shaking, offered, Ask::default()).await?;
+        }
+        let identity = present.and_then(|present| present.identity);
+        let mut challenge = None;
+        loop {
+            let auth = offered.auth().cloned();
+            let (identity, psk, from) = (identity.clone(), psk.clone(), from.clone());
+            let request = AuthRequest { auth, challenge: challenge.take(), identity, psk, from };
+            match shaking.within(offered.deadline(), self.ask(request)).await {
+                None => return Err(timed_out(shaking, offered).await),
+                Some(Ok(Verdict::Granted(granted))) => {
+                    return Ok(Admitted { offered, granted: Some(granted) });
+                }
+                Some(Ok(Verdict::Challenge(payload))) => {
+                    challenge = Some(payload.clone());
+                    offered = round(shaking, offered, Ask { psk: None, challenge: Some(payload) }).await?;
+                }
+                Some(Err(error)) => return Err(refuse(shaking, offered, error).await),
             }
         }
     }
@@ -134,10 +187,20 @@ fn scheme_of(request: &AuthRequest) -> String {
     request.auth().map_or(NO_SCHEME, Auth::scheme).to_owned()
 }
 
-/// Who could not show who he is has one try less. That the authenticator does not work is not his fault.
-fn charge(trial: &mut Trial, error: &Error, now: std::time::Instant) {
-    if matches!(error.code, Code::UNAUTHENTICATED | Code::PERMISSION_DENIED) {
-        trial.fail(now);
+/// Whether an offer needs no credentials, since it has proven that a session is its own whose credentials last (§9.5).
+fn stands_for_itself(offered: &Offered, present: Option<&Present>) -> bool {
+    offered.auth().is_none() && present.is_some_and(|present| !present.has_run_out)
+}
+
+/// Whether somebody could not show who he is. That the authenticator does not work, or does not know in time, is not his
+/// fault.
+fn is_failure(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::Psk(_) => true,
+        ConnectionError::ClosedLocally(Some(error)) => {
+            matches!(error.code, Code::UNAUTHENTICATED | Code::PERMISSION_DENIED)
+        }
+        _ => false,
     }
 }
 
@@ -147,20 +210,45 @@ fn too_many(wait: Duration) -> Error {
     Error::resource_exhausted("too many handshakes have failed").with_retry_after_ms(ms)
 }
 
-fn refuse<R: Runtime>(shaking: &mut Shaking<R>, offered: Box<Offered>, error: Error) -> ConnectionError {
+/// Asks for one more proof, and waits for it.
+async fn round<R: Runtime>(
+    shaking: &mut Shaking<R>,
+    offered: Box<Offered>,
+    ask: Ask,
+) -> Result<Box<Offered>, ConnectionError> {
+    let now = shaking.clock().now();
+    match offered.ask(now, ask, &mut shaking.out) {
+        Ok(proving) => shaking.next(proving).await,
+        Err(error) => {
+            shaking.farewell().await;
+            Err(error)
+        }
+    }
+}
+
+async fn refuse<R: Runtime>(
+    shaking: &mut Shaking<R>,
+    offered: Box<Offered>,
+    error: Error,
+) -> ConnectionError {
     let now = shaking.clock().now();
     offered.refuse(now, error.clone(), &mut shaking.out);
+    shaking.farewell().await;
     ConnectionError::ClosedLocally(Some(error))
 }
 
-fn timed_out<R: Runtime>(shaking: &mut Shaking<R>, offered: &mut Offered) -> ConnectionError {
+async fn timed_out<R: Runtime>(shaking: &mut Shaking<R>, mut offered: Box<Offered>) -> ConnectionError {
     let now = shaking.clock().now();
     let timed_out = offered.handle_timeout(now, &mut shaking.out);
+    shaking.farewell().await;
     timed_out.err().unwrap_or(ConnectionError::TimedOut(Timeout::Handshake))
 }
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("authenticator", &self.authenticator).finish_non_exhaustive()
+        f.debug_struct("Door")
+            .field("authenticator", &self.authenticator)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }

@@ -87,6 +87,9 @@ impl Identity {
 /// The scheme of those that have shown nothing.
 pub(crate) const NO_SCHEME: &str = "none";
 
+/// The scheme of those that have shown to hold a key, and nothing else.
+pub(crate) const PSK: &str = "psk";
+
 /// Without the values of its attributes, which may not be for logs.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

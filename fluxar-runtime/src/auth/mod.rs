@@ -6,6 +6,8 @@ mod authenticator;
 mod budget;
 mod door;
 mod identity;
+mod keys;
+mod wallet;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -16,8 +18,10 @@ pub(crate) use self::access::Gate;
 pub use self::accounts::Accounts;
 pub use self::authenticator::{AuthFuture, AuthRequest, Authenticator, Granted, Verdict};
 pub(crate) use self::budget::Budget;
-pub(crate) use self::door::{Admitted, Door};
+pub(crate) use self::door::{Admitted, Door, Present};
 pub use self::identity::Identity;
+pub(crate) use self::wallet::Wallet;
+pub use self::wallet::{Credentials, CredentialsFuture, Wanted};
 use crate::shared::{ForHub, Shared};
 
 /// What is known of the peer of one session, and what it may do.

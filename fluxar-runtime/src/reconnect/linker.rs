@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use chacha20::ChaCha12Rng;
-use fluxar_proto::ConnectionError;
+use fluxar_proto::{ConnectionError, Dial};
 
 use super::verdict::{Verdict, verdict};
 use super::{Backoff, Site, Sites, State};
 use crate::address::Address;
+use crate::auth::Wallet;
 use crate::driver::Driver;
 use crate::handler::Router;
 use crate::hub::Hub;
@@ -39,6 +40,7 @@ pub(crate) struct Linker<R: Runtime> {
     pub(crate) router: Router,
     pub(crate) hub: Hub,
     pub(crate) settings: Settings,
+    pub(crate) wallet: Wallet,
     pub(crate) sites: Sites,
     pub(crate) backoff: Backoff,
     pub(crate) rng: ChaCha12Rng,
@@ -90,15 +92,25 @@ impl<R: Runtime> Linker<R> {
             };
             let mut timer = self.runtime.timer(self.shared.clock().to_runtime(at));
             while_detached(&mut detached, poll_fn(|cx| timer.poll_expired(cx))).await?;
-            let timeout = self.settings.config.handshake_timeout;
-            match while_detached(&mut detached, dial(&self.runtime, &site.address, timeout)).await? {
-                Ok(link) => return self.shared.attach(link.remote()).then_some(link),
-                Err(error) => {
-                    let why = ConnectionError::Transport(format!("{}: {error}", site.address));
-                    gap = Gap { why, stood: false, redirect: None };
-                }
-            }
+            let why = match while_detached(&mut detached, self.connect(site)).await? {
+                Ok((link, shown)) => match self.shared.attach(link.remote(), shown) {
+                    Ok(wanted) => return wanted.then_some(link),
+                    Err(why) => why,
+                },
+                Err(why) => ConnectionError::Transport(format!("{}: {why}", site.address)),
+            };
+            gap = Gap { why, stood: false, redirect: None };
         }
+    }
+
+    /// A link, and what to show on it.
+    async fn connect(&self, site: &Site) -> Result<(R::Link, Dial), String> {
+        let (address, timeout) = (&site.address, self.settings.config.handshake_timeout);
+        let shown = self.wallet.dial(self.shared.tasks(), address, site.is_own, timeout).await;
+        let mut shown = shown.map_err(|error| error.to_string())?;
+        let link = dial(&self.runtime, address, timeout).await.map_err(|error| error.to_string())?;
+        shown.confidential = link.is_confidential();
+        Ok((link, shown))
     }
 
     /// Where and when to try next after `gap`, and says so; why the connection ends where that is of no use.

@@ -64,15 +64,18 @@ impl Shared {
     }
 
     /// There is a link again, to the peer at `remote`. Whether the connection has use for it.
-    pub(crate) fn attach(&self, remote: String) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// Where what is to be shown must not be sent over it.
+    pub(crate) fn attach(&self, remote: String, dial: Dial) -> Result<bool, ConnectionError> {
         let now = self.clock().now();
         let mut state = self.lock();
-        // Without credentials there is nothing that must not be sent.
-        let wanted = state.connection.reconnect(now, Dial::default()).unwrap_or(false);
+        let wanted = state.connection.reconnect(now, dial)?;
         if wanted {
             state.remote = remote;
         }
-        wanted
+        Ok(wanted)
     }
 
     /// Waits until there is a session over a link.

@@ -1,5 +1,6 @@
 //! What handles and driver of one connection share.
 
+mod auth;
 mod calls;
 mod gap;
 mod pubsub;
@@ -17,6 +18,7 @@ use fluxar_proto::{
     Connection, ConnectionError, DeliveryRecord, Drain, Error, Event, Instant, PeerInfo, Stats, StreamOpening,
 };
 
+use self::auth::Asked;
 use self::calls::{Running, Waiter};
 pub(crate) use self::gap::Gap;
 use self::gap::Gaps;
@@ -65,6 +67,7 @@ pub(crate) struct State {
     watchers: Line,
     /// What becomes of links.
     gaps: Gaps,
+    asked: Asked,
     /// The driver is gone, and the transport with it.
     unlinked: bool,
     /// Wakers that nobody needs any more. They may hold the last reference to a task, and so to what uses this very
@@ -154,6 +157,7 @@ impl Shared {
             queue: Queue::default(),
             watchers: Line::default(),
             gaps: Gaps::default(),
+            asked: Asked::default(),
             unlinked: false,
             discarded: Vec::new(),
         };
@@ -314,11 +318,11 @@ impl Shared {
         }
     }
 
-    async fn watch<T>(&self, mut seen: impl FnMut(&State) -> Option<T>) -> T {
+    async fn watch<T>(&self, mut seen: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut watch = Watch { shared: self, ticket: None };
         poll_fn(|cx| {
             let mut state = self.lock();
-            if let Some(seen) = seen(&state) {
+            if let Some(seen) = seen(&mut state) {
                 return Poll::Ready(seen);
             }
             let replaced = state.watchers.wait(&mut watch.ticket, cx);
@@ -432,6 +436,7 @@ impl State {
                         pinging.end(Ok(rtt), chores);
                     }
                 }
+                Event::Challenge { challenge } => self.handle_challenge(challenge, chores),
                 Event::Established => self.handle_established(chores),
                 Event::Detached(why) => self.handle_detached(why, chores),
                 Event::Resumed { resent } => self.handle_resumed(resent, chores),
