@@ -269,6 +269,39 @@ fn a_later_answer_decides_nothing_again() {
     assert_eq!((peer.version, peer.limits.max_calls), (1, 7));
 }
 
+// spec: §6.11
+#[test]
+fn who_leaves_a_challenge_unanswered_has_no_credentials() {
+    let auth = cbor(|out| {
+        out.map(3)?.str("scheme")?.str("custom")?.str("name")?.str("steps")?.str("data")?.u8(7)?.ok()
+    });
+    let offered = || offered_to(&config(|_| ()), &offer_with(offer_payload("auth", &auth)).frame());
+    assert_eq!(offered().auth(), Some(&custom(7)));
+    let (proving, answer) = asked(*offered(), challenge(1));
+    let challenged = proven(proving, &proof(&answer, id(1), empty_map()).frame()).unwrap();
+    assert_eq!(challenged.auth(), None, "what was said before is no answer to it");
+    let (proving, answer) = asked(*offered(), Ask::default());
+    let asked = proven(proving, &proof(&answer, id(1), empty_map()).frame()).unwrap();
+    assert_eq!(asked.auth(), Some(&custom(7)), "nothing has taken its place");
+}
+
+// spec: §6.13
+#[test]
+fn nobody_answers_what_was_not_sent() {
+    // Its ids can be guessed in a test.
+    let offer = one(Script::offered_by(&config(|_| ())).read());
+    let mut script = Script::offered_by(&config(|_| ()));
+    assert_eq!(script.answer(&offer, asking(true, None)).1, Err(Violation::WrongAnswer.into()));
+    let twins = || {
+        let mut script = Script::offered_by(&config(|_| ()));
+        let offer = one(script.read());
+        script.answer(&offer, asking(true, None)).1.unwrap();
+        script
+    };
+    let proof = one(twins().read());
+    assert_eq!(twins().answer(&proof, empty_map()).1, Err(Violation::WrongAnswer.into()));
+}
+
 // spec: §6.1
 // spec: §6.13
 #[test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::support::rounds::{
     asked, challenge, empty_map, offer_payload, offered_to, plain_offer, proof, proven,
 };
-use crate::support::{Msg, Script, cbor, config, id, ids, incoming, is_close, offer_with, one};
+use crate::support::{Msg, Script, TestRng, cbor, config, id, ids, incoming, is_close, offer_with, one};
 
 const KEY: [u8; 16] = *b"sixteen bytes!!!";
 
@@ -168,6 +168,20 @@ fn an_unknown_key_is_not_told_apart_from_a_wrong_one() {
         let proof = |offer: &Msg, answer: &Msg| psk("proof", &mac(guess, "initiator", offer, answer));
         assert_eq!(refused(key(PskKey::unknown()), proof).0, ConnectionError::Psk(PskError::Wrong));
     }
+}
+
+// spec: §6.12
+#[test]
+fn nothing_proves_a_key_that_nobody_has_not_even_the_one_in_its_place() {
+    let (offer, proving, answer) = offered(key(PskKey::unknown()));
+    // The random numbers of a test are known, and so is the key that was drawn ahead of the nonce.
+    let mut rng = TestRng::new(2);
+    let drawn: Vec<u8> = (0..64).flat_map(|_| rng.word().to_le_bytes()).collect();
+    let nonce = psk_in(&answer, "nonce").unwrap();
+    let at = drawn.windows(32).position(|bytes| bytes == nonce).unwrap();
+    let payload = psk("proof", &mac(&drawn[at - 32..at], "initiator", &offer, &answer));
+    let (error, _) = proven(proving, &proof(&answer, id(1), payload).frame()).unwrap_err();
+    assert_eq!(error, ConnectionError::Psk(PskError::Wrong));
 }
 
 // spec: §6.12
