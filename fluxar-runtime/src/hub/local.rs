@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -249,6 +250,7 @@ impl LocalQueue {
             && let Some(hub) = self.hub.upgrade()
         {
             let attempts = entry.attempt;
+            hub.undelivered.fetch_add(1, Ordering::Relaxed);
             hub.report(Undelivered::new(&entry.message, None, attempts, error));
         }
         Ok(())
