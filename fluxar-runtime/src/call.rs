@@ -39,6 +39,7 @@ pub struct Call<'a, T> {
     method: &'a str,
     payload: Result<Payload, Error>,
     timeout: Option<Duration>,
+    idempotent: bool,
     meta: Vec<(String, Result<Payload, Error>)>,
     output: PhantomData<fn() -> T>,
 }
@@ -46,12 +47,27 @@ pub struct Call<'a, T> {
 impl<'a, T: FromPayload> Call<'a, T> {
     pub(crate) fn new(shared: &'a Arc<Shared>, method: &'a str, payload: Result<Payload, Error>) -> Self {
         let timeout = shared.call_timeout();
-        Self { shared, method, payload, timeout, meta: Vec::new(), output: PhantomData }
+        Self { shared, method, payload, timeout, idempotent: false, meta: Vec::new(), output: PhantomData }
     }
 
     /// Gives the call up after `timeout`, on both sides: the callee learns how long it has (§10.5).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Says that the call may be made more than once: where its outcome was lost with the session
+    /// ([`State::Lost`](crate::State::Lost)), a client that [comes back](crate::Reconnect) makes it again, within its time
+    /// (§16.4). Its argument is kept for that until it is answered. Other calls fail then, unless they were never sent.
+    ///
+    /// ```no_run
+    /// # async fn doc(peer: fluxar_runtime::Peer) -> Result<(), fluxar_runtime::Error> {
+    /// let user: String = peer.call("users.name", &42).idempotent().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
         self
     }
 
@@ -79,6 +95,7 @@ impl<'a, T: FromPayload> Call<'a, T> {
         let prepared = self.payload.and_then(|payload| {
             let mut options = CallOptions::new().with_meta(encode_pairs(self.meta)?);
             options.timeout = self.timeout;
+            options.idempotent = self.idempotent;
             Ok((payload, options))
         });
         let turn = Turn::new(self.shared.clone(), Purpose::Call);
@@ -95,7 +112,7 @@ impl<'a, T: FromPayload> IntoFuture for Call<'a, T> {
     type IntoFuture = Calling<'a, T>;
 
     fn into_future(self) -> Calling<'a, T> {
-        Calling(State::Unsent(self.begin()))
+        Calling { unsent: self.begin(), again: None, repeated: false, open: None }
     }
 }
 
@@ -131,29 +148,57 @@ impl<T> Unsent<'_, T> {
 
 /// The future of a [`Call`].
 #[must_use = "futures do nothing unless polled"]
-pub struct Calling<'a, T>(State<'a, T>);
+pub struct Calling<'a, T> {
+    unsent: Unsent<'a, T>,
+    /// What it takes to make the call again, where that may become necessary.
+    again: Option<(Payload, CallOptions)>,
+    /// It was made again.
+    repeated: bool,
+    /// None until it was made.
+    open: Option<OpenCall<T>>,
+}
 
-enum State<'a, T> {
-    Unsent(Unsent<'a, T>),
-    Open(OpenCall<T>),
+impl<T> Calling<'_, T> {
+    /// Whether the callee has refused the call only because it is about to leave, and the call has been made ready for
+    /// whoever comes next (§8.6).
+    fn moves_on(&mut self, error: &Error) -> bool {
+        if error.code != Code::DRAINING || !error.is_retry_safe() {
+            return false;
+        }
+        // Once the peer may have left since; a peer that says so and stays must not keep us busy.
+        if self.repeated && !self.unsent.turn.shared().moves_on() {
+            return false;
+        }
+        (self.open, self.repeated) = (None, true);
+        self.unsent.prepared = self.again.take();
+        self.unsent.prepared.is_some()
+    }
 }
 
 impl<T: FromPayload> Future for Calling<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Unsent(unsent) = &mut self.0 {
-            match unsent.poll_start(cx) {
-                // Its waker is registered; nothing can have come before the driver has run.
-                Poll::Ready(Ok(open)) => self.0 = State::Open(open),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into_outcome())),
-                Poll::Pending => {}
+        let this = &mut *self;
+        loop {
+            let Some(open) = &mut this.open else {
+                if this.again.is_none() && this.unsent.turn.shared().comes_back() {
+                    this.again = this.unsent.prepared.clone();
+                }
+                return match this.unsent.poll_start(cx) {
+                    // Its waker is registered; nothing can have come before the driver has run.
+                    Poll::Ready(Ok(open)) => {
+                        this.open = Some(open);
+                        Poll::Pending
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error.into_outcome())),
+                    Poll::Pending => Poll::Pending,
+                };
+            };
+            match std::task::ready!(Pin::new(open).poll(cx)) {
+                Err(error) if this.moves_on(&error) => {}
+                result => return Poll::Ready(result),
             }
-            return Poll::Pending;
-        }
-        match &mut self.0 {
-            State::Open(open) => Pin::new(open).poll(cx),
-            State::Unsent(_) => Poll::Pending,
         }
     }
 }

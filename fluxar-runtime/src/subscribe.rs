@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
-use fluxar_proto::{Error, Overflow, Payload, Qos, SubscribeError, SubscribeOptions};
+use fluxar_proto::{Code, Error, Overflow, Payload, Qos, SubscribeError, SubscribeOptions, SubscriptionId};
 use futures_util::FutureExt;
 
 use crate::call::encode_pairs;
@@ -14,6 +14,8 @@ use crate::message::Message;
 use crate::messages::{Link, Messages, Subscription};
 use crate::payload::IntoPayload;
 use crate::publish::To;
+use crate::shared::Shared;
+use crate::standing::Standing;
 use crate::tasks::{Boxed, Tasks};
 
 /// What both ways to subscribe have to set.
@@ -39,18 +41,41 @@ impl<'a> Wish<'a> {
             To::Hub(hub) => return hub.subscribe_here(filter, options).map_err(Error::into_outcome),
             To::Peer(shared) => shared,
         };
-        let (subscription, standing) = loop {
-            match shared.subscribe(filter, options.clone()) {
-                Ok(subscribed) => break subscribed,
-                Err(SubscribeError::Blocked) => {
-                    shared.attached().await.map_err(|error| error.call_error(false).into_outcome())?;
+        // A peer that says that it leaves, and stays, must not keep us busy.
+        let mut repeated = false;
+        loop {
+            let (subscription, standing) = subscribe(shared, filter, &options).await?;
+            let messages = Messages::new(Link::Remote { shared: shared.clone(), subscription, standing });
+            match messages.link().standing().confirmed().await {
+                Ok(()) => return Ok(messages),
+                // Whoever comes next takes it (§8.6).
+                Err(error)
+                    if error.code == Code::DRAINING
+                        && error.is_retry_safe()
+                        && shared.comes_back()
+                        && (shared.moves_on() || !repeated) =>
+                {
+                    repeated = true;
                 }
-                Err(error) => return Err(shared.subscribe_error(&error).into_outcome()),
+                Err(error) => return Err(error.into_outcome()),
             }
-        };
-        let messages = Messages::new(Link::Remote { shared: shared.clone(), subscription, standing });
-        messages.link().standing().confirmed().await.map_err(Error::into_outcome)?;
-        Ok(messages)
+        }
+    }
+}
+
+/// Begins a subscription, once there is a session that takes one.
+async fn subscribe(
+    shared: &Arc<Shared>,
+    filter: &str,
+    options: &SubscribeOptions,
+) -> Result<(SubscriptionId, Arc<Standing>), Error> {
+    loop {
+        match shared.subscribe(filter, options.clone()) {
+            Ok(subscribed) => return Ok(subscribed),
+            Err(SubscribeError::Blocked) => shared.attached().await,
+            Err(error) => return Err(shared.subscribe_error(&error).into_outcome()),
+        }
+        .map_err(|error| error.call_error(false).into_outcome())?;
     }
 }
 

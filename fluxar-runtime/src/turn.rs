@@ -41,7 +41,7 @@ impl Turn {
         let Some((_, options)) = prepared else { return Poll::Pending };
         self.poll_slot(cx, options.timeout, |cx, state, now, left| {
             let ready = state.connection.ready_to_call();
-            if ready == Err(CallError::Blocked) {
+            if ready == Err(CallError::Blocked) || (ready == Err(CallError::Draining) && state.moves_on()) {
                 return Poll::Pending;
             }
             let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };
@@ -67,7 +67,8 @@ impl Turn {
         let Some((_, options)) = prepared else { return Poll::Pending };
         self.poll_slot(cx, options.timeout, |_, state, now, left| {
             let ready = state.connection.ready_to_stream();
-            if ready == Err(StreamError::Blocked) {
+            if ready == Err(StreamError::Blocked) || (ready == Err(StreamError::Draining) && state.moves_on())
+            {
                 return Poll::Pending;
             }
             let Some((payload, mut options)) = prepared.take() else { return Poll::Pending };

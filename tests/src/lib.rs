@@ -10,6 +10,7 @@ pub mod guests;
 pub mod honest;
 pub mod hubs;
 pub mod memory;
+pub mod mortal;
 pub mod net;
 pub mod open;
 pub mod plan;

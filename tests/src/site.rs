@@ -2,7 +2,9 @@
 
 use std::io;
 
-use fluxar::{Client, ClientBuilder, Error, Peer, Raw, Request, Server, ServerBuilder, ServerHandle};
+use fluxar::{
+    Client, ClientBuilder, Error, Peer, Raw, Reconnect, Request, Server, ServerBuilder, ServerHandle,
+};
 use tokio::task::JoinHandle;
 
 use crate::net::{Net, eventually};
@@ -51,6 +53,15 @@ impl Site {
     /// A client that is about to connect.
     pub fn connect(&self) -> ClientBuilder {
         Client::connect(&self.url)
+    }
+
+    /// A client whose connection ends with its link.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot connect.
+    pub async fn fleeting(&self) -> Client {
+        self.connect().reconnect(Reconnect::off()).build().await.expect("a client")
     }
 
     /// A client.

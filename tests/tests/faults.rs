@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fluxar::{Code, ConnectError, ConnectionError, Error, HandlerError, Raw, Request};
+use fluxar::{Code, ConnectError, ConnectionError, Error, HandlerError, Raw, Reconnect, Request};
 use fluxar_proto::message::{Kind, verb};
 use fluxar_runtime::{ClientBuilder, ServerBuilder};
 use fluxar_tests::chaos::Chaos;
@@ -89,7 +89,7 @@ async fn why_a_connection_ends_is_read_even_where_nothing_can_be_written(_: Net)
     // Without a reason, the failure is the reason.
     let trap = Trap::open().await;
     let chaos = Chaos::default();
-    let connect = ClientBuilder::new(chaos.clone(), trap.url());
+    let connect = ClientBuilder::new(chaos.clone(), trap.url()).reconnect(Reconnect::off());
     let (client, _wire) = tokio::join!(connect.build(), trap.established());
     let client = client.unwrap();
     chaos.break_writes();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fluxar::{Client, Code, ConnectionError, Error, Raw, Request};
+use fluxar::{Client, Code, ConnectionError, Error, Raw, Reconnect, Request};
 use fluxar_proto::Timeout;
 use fluxar_proto::message::verb;
 use fluxar_tests::net::{Flavor, Net, eventually, runtime};
@@ -77,7 +77,7 @@ async fn a_close_is_heard_in_the_midst_of_a_large_message(net: Net) {
         })
     })
     .await;
-    let client = site.client().await;
+    let client = site.fleeting().await;
     let large = Raw::encode(&"x".repeat(15 << 20)).unwrap();
     let leave = client.call::<()>("leave", &()).into_future();
     let uploads = join_all((0..3).map(|_| client.call::<Raw>("echo", &large).into_future()));
@@ -185,7 +185,8 @@ async fn a_heartbeat_keeps_quiet_connections(net: Net) {
 async fn a_transport_cut_within_a_frame_reaches_whoever_waits(_: Net) {
     for cut in [1usize, 3, 4, 5, 40] {
         let trap = Trap::open().await;
-        let (client, mut wire) = tokio::join!(Client::connect(trap.url()).build(), trap.established());
+        let (client, mut wire) =
+            tokio::join!(Client::connect(trap.url()).reconnect(Reconnect::off()).build(), trap.established());
         let client = client.unwrap();
         let calls = tokio::spawn({
             let peer = client.peer();
@@ -213,14 +214,15 @@ async fn a_transport_cut_within_a_frame_reaches_whoever_waits(_: Net) {
 // spec: §10.9, §16.4
 async fn calls_that_were_not_sent_say_so(_: Net) {
     let trap = Trap::open().await;
-    let (client, wire) = tokio::join!(Client::connect(trap.url()).build(), async {
-        let mut wire = trap.accept().await;
-        let offer = wire.receive().await;
-        // {"version": 1, "limits": {"max_message": 16777216}}
-        let answer = b"\xa2\x67version\x01\x66limits\xa1\x6bmax_message\x1a\x01\x00\x00\x00";
-        wire.send(&Message::answer(offer.id).raw(&answer[..])).await;
-        wire
-    });
+    let (client, wire) =
+        tokio::join!(Client::connect(trap.url()).reconnect(Reconnect::off()).build(), async {
+            let mut wire = trap.accept().await;
+            let offer = wire.receive().await;
+            // {"version": 1, "limits": {"max_message": 16777216}}
+            let answer = b"\xa2\x67version\x01\x66limits\xa1\x6bmax_message\x1a\x01\x00\x00\x00";
+            wire.send(&Message::answer(offer.id).raw(&answer[..])).await;
+            wire
+        });
     let client = client.unwrap();
     let (begun, ended) = (Counter::new(), Counter::new());
     let large = Raw::encode(&"x".repeat(4 << 20)).unwrap();
@@ -279,7 +281,9 @@ async fn everything_fails_at_once_after_the_end(net: Net) {
 async fn a_peer_that_falls_silent_is_given_up(_: Net) {
     let trap = Trap::open().await;
     let since = std::time::Instant::now();
-    let connect = Client::connect(trap.url()).configure(|config| config.limits.heartbeat_ms = 100);
+    let connect = Client::connect(trap.url())
+        .reconnect(Reconnect::off())
+        .configure(|config| config.limits.heartbeat_ms = 100);
     let (client, mut wire) = tokio::join!(connect.build(), trap.established());
     let client = client.unwrap();
     let call = client.call::<Raw>("never", &()).into_future();

@@ -193,7 +193,7 @@ async fn a_handler_outlives_its_handle_until_it_unsubscribes(net: Net) {
 // spec: §12.12
 async fn the_end_of_the_connection_ends_subscriptions(net: Net) {
     let site = Site::open(net).await;
-    let client = site.client().await;
+    let client = site.fleeting().await;
     let mut messages = client.messages("x").await.unwrap();
     let handle = client.subscribe("x", |_| async { Ok(()) }).await.unwrap();
     site.peer().await.hang_up();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fluxar::{Client, Code, ConnectionError, Error, HandlerError, Server, StreamRequest};
+use fluxar::{Client, Code, ConnectionError, Error, HandlerError, Reconnect, Server, StreamRequest};
 use fluxar_proto::message::Kind;
 use fluxar_tests::net::{Flavor, Net, eventually, runtime};
 use fluxar_tests::schedulers;
@@ -133,7 +133,10 @@ async fn a_runtime_that_ends_tells_who_waits_for_items(net: Net) {
 // spec: §11.3, §8.7
 async fn items_that_came_before_the_end_of_a_connection_are_handed_on(_: Net) {
     let trap = Trap::open().await;
-    let (client, mut wire) = tokio::join!(Client::connect(trap.url()).build(), trap.with(Terms::streams()));
+    let (client, mut wire) = tokio::join!(
+        Client::connect(trap.url()).reconnect(Reconnect::off()).build(),
+        trap.with(Terms::streams())
+    );
     let client = client.unwrap();
     let mut stream = client.stream::<u64>("log", &()).await.unwrap();
     let opening = wire.receive().await;

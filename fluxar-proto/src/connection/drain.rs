@@ -32,7 +32,8 @@ impl Connection {
     }
 
     /// What the peer said when it announced that it is about to leave, if it has: nothing can be opened any more, and what
-    /// was not sent by then has failed with `draining` and `processed: false`.
+    /// was not sent by then has failed with `draining` and `processed: false`. Where a [fresh
+    /// session](crate::Config::reconnect) is to come, publications and subscriptions wait for that instead.
     pub fn peer_draining(&self) -> Option<&Drain> {
         self.drains.theirs()
     }
@@ -48,8 +49,17 @@ impl Connection {
         let error = draining();
         self.calls.refuse_queued(&error, &mut self.open);
         self.streams.refuse_queued(&error, &mut self.open);
-        self.pubsub.refuse_queued(&error, &mut self.open);
+        if self.reconnects() {
+            self.pubsub.hold_back();
+        } else {
+            self.pubsub.refuse_queued(&error, &mut self.open);
+        }
         Ok(())
+    }
+
+    /// Whether nothing can be published or subscribed to any more. Where a fresh session is to come, both wait for that.
+    pub(super) fn is_left_for_good(&self) -> bool {
+        self.peer_draining().is_some() && !self.reconnects()
     }
 
     /// Refuses an opening that has crossed our `drain`. `None` where there is nothing to refuse: also where what is opened

@@ -192,7 +192,7 @@ impl Connection {
     }
 
     /// Whether a fresh session may follow one that is lost.
-    fn reconnects(&self) -> bool {
+    pub(super) fn reconnects(&self) -> bool {
         self.initiates && self.config.reconnect && !self.drains.ours()
     }
 

@@ -28,7 +28,7 @@ impl Connection {
         if self.error.is_some() {
             return Err(PublishError::Closed);
         }
-        if self.peer_draining().is_some() {
+        if self.is_left_for_good() {
             return Err(PublishError::Draining);
         }
         let Self { pubsub, ids, open, budget, refusals, .. } = self;
@@ -43,7 +43,7 @@ impl Connection {
     pub fn ready_to_publish(&mut self) -> Result<(), PublishError> {
         if self.error.is_some() {
             Err(PublishError::Closed)
-        } else if self.peer_draining().is_some() {
+        } else if self.is_left_for_good() {
             Err(PublishError::Draining)
         } else {
             self.pubsub.ready_to_publish()
@@ -129,7 +129,7 @@ impl Connection {
         if self.error.is_some() {
             return Err(SubscribeError::Closed);
         }
-        if self.peer_draining().is_some() {
+        if self.is_left_for_good() {
             return Err(SubscribeError::Draining);
         }
         let Self { pubsub, ids, open, budget, refusals, .. } = self;

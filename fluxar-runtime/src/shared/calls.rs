@@ -186,6 +186,9 @@ impl State {
 
     /// Calls up as many of those who wait for a slot as have one.
     pub(crate) fn serve_calls(&mut self, wakers: &mut Vec<Waker>) {
+        if self.moves_on() {
+            return;
+        }
         let room = self.connection.call_room();
         if self.queue.serve_calls(room, wakers) {
             // Where there is all the room that there can be, it is promised to those who were called up, and whoever of

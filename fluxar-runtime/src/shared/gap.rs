@@ -1,6 +1,7 @@
 //! Links that come and go, in what handles and driver share.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fluxar_proto::{ConnectionError, Dial, Drain, Lost};
 
@@ -47,6 +48,17 @@ impl Shared {
         let mut state = self.lock();
         state.gaps.journal = Some(journal);
         state.gaps.comes_back = comes_back;
+        self.comes_back.store(comes_back, Ordering::Relaxed);
+    }
+
+    /// Whether what the peer has refused only because it is about to leave waits for whoever is next.
+    pub(crate) fn moves_on(&self) -> bool {
+        self.guard().moves_on()
+    }
+
+    /// Whether somebody brings another link when one is lost.
+    pub(crate) fn comes_back(&self) -> bool {
+        self.comes_back.load(Ordering::Relaxed)
     }
 
     /// Notes what becomes of the connection, where the connection itself does not know.
@@ -101,10 +113,6 @@ impl State {
         self.gaps.report(Told::Connected, chores);
         self.watchers.call_all(&mut chores.wakers);
         // Those who were turned away in the session before, or between the two.
-        self.serve_all(chores);
-    }
-
-    fn serve_all(&mut self, chores: &mut Chores) {
         self.serve_calls(&mut chores.wakers);
         self.serve_streams(&mut chores.wakers);
         self.queue.serve_updates(&mut chores.wakers);
@@ -137,10 +145,9 @@ impl State {
         self.watchers.call_all(&mut chores.wakers);
     }
 
-    /// The peer is about to leave. Whoever waits for room waits for the next session from now on, or is told.
+    /// The peer is about to leave.
     pub(super) fn handle_draining(&mut self, drain: Drain, chores: &mut Chores) {
         self.gaps.redirect = drain.redirect;
-        self.serve_all(chores);
         self.watchers.call_all(&mut chores.wakers);
     }
 

@@ -8,7 +8,7 @@ mod streams;
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     known: Known,
     /// Bytes of publications of the peer that wait for room in the queues of subscribers.
     stalled: Arc<AtomicUsize>,
+    /// Whether somebody brings another link when one is lost.
+    comes_back: AtomicBool,
 }
 
 /// What is behind the lock.
@@ -170,6 +172,7 @@ impl Shared {
             keeper: OnceLock::new(),
             known: Known::default(),
             stalled,
+            comes_back: AtomicBool::new(false),
         })
     }
 

@@ -266,6 +266,9 @@ impl State {
 
     /// Calls up as many of those who wait to open a stream as may.
     pub(crate) fn serve_streams(&mut self, wakers: &mut Vec<Waker>) {
+        if self.moves_on() {
+            return;
+        }
         let room = self.connection.stream_room();
         if self.queue.serve_streams(room, wakers) {
             let most = self.connection.peer().map_or(0, |peer| peer.limits.max_streams as usize);

@@ -44,6 +44,8 @@ pub(super) struct Patience {
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) patience: Patience,
+    /// The peer is about to leave: what would open something waits for the session with whoever is next (§8.6).
+    pub(super) holds_back: bool,
     pub(super) notices: VecDeque<Notice>,
     /// Messages that the application has accepted, or that came again after that. Bounded by what is in flight: an id is
     /// here once at most, and keeps its slot until the acknowledgement is sent.
@@ -71,6 +73,7 @@ impl Desk {
     pub(super) fn new(patience: Patience, max_strangers: usize, journal: Journal) -> Self {
         Self {
             patience,
+            holds_back: false,
             notices: VecDeque::new(),
             acks: VecDeque::new(),
             nacks: VecDeque::new(),

@@ -330,6 +330,14 @@ impl PubSub {
         publications.refuse_queued(error, desk);
     }
 
+    /// The same where a fresh session is to come: what was not sent waits for that.
+    pub(crate) fn hold_back(&mut self) {
+        let Self { publications, desk, .. } = self;
+        desk.holds_back = true;
+        desk.notices.retain(|notice| !matches!(notice, Notice::Subscribe(_)));
+        publications.hold_back(desk);
+    }
+
     /// Whether a message with acknowledgement is not settled, or a delivery not sent, in either direction.
     pub(crate) fn is_unsettled(&self) -> bool {
         self.publications.unsettled() > 0

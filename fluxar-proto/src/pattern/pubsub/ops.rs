@@ -111,7 +111,10 @@ impl PubSub {
         let entry = self.subscriptions.vacant_entry();
         let subscription = SubscriptionId { slot: entry.key(), id };
         entry.insert(Subscription::new(id, subscription.slot, wish));
-        self.desk.notices.push_back(Notice::Subscribe(subscription));
+        // With a fresh session every subscription comes up that was not sent.
+        if !self.desk.holds_back {
+            self.desk.notices.push_back(Notice::Subscribe(subscription));
+        }
         Ok(subscription)
     }
 

@@ -215,15 +215,16 @@ impl Publications {
 
     /// Joins the round, if there is something that can be sent.
     pub(super) fn wake(&mut self, desk: &mut Desk) {
-        if !self.in_round && self.is_ready() {
+        if !self.in_round && self.is_ready(desk) {
             self.in_round = true;
             desk.round.push_back(Owner::Publications);
         }
     }
 
-    fn is_ready(&self) -> bool {
-        let first =
-            || self.queue.front().is_some_and(|queued| queued.named.is_none() || self.sender.has_room());
+    fn is_ready(&self, desk: &Desk) -> bool {
+        let has_room = |queued: &Queued| queued.named.is_none() || self.sender.has_room();
+        let may_go = |queued: &&Queued| queued.released || !desk.holds_back;
+        let first = || self.queue.front().filter(may_go).is_some_and(has_room);
         self.sender.has_again() || first()
     }
 
@@ -242,7 +243,7 @@ impl Publications {
     }
 
     fn send_first(&mut self, desk: &mut Desk, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if !self.is_ready() {
+        if !self.is_ready(desk) {
             return None;
         }
         let Queued { content, named, attempts, released } = self.queue.pop_front()?;
@@ -335,6 +336,12 @@ impl Publications {
         if core::mem::take(&mut self.waits) {
             desk.events.push_back(PubSubEvent::Capacity);
         }
+    }
+
+    /// The peer takes nothing new any more, but a fresh session is to come: what is only to be released goes first.
+    pub(super) fn hold_back(&mut self, desk: &mut Desk) {
+        self.queue.make_contiguous().sort_by_key(|queued| !queued.released);
+        self.wake(desk);
     }
 
     /// The connection ends: what was published with acknowledgement is lost. The rest may still be sent.

@@ -38,6 +38,7 @@ impl PubSub {
     /// subscriptions of ours are subscribed again. What is the peer's ends. How many subscriptions may miss something.
     pub(crate) fn renew(&mut self, why: &ConnectionError, cx: &mut Context<'_>) -> usize {
         self.paused = None;
+        self.desk.holds_back = false;
         let Self { publications, receiver, inbox, subscriptions, subscribers, desk, .. } = self;
         if !subscribers.is_empty() {
             let error = why.call_error(true);

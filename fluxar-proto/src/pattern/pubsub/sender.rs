@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use super::desk::{Desk, SentId};
 use super::retry::retry_wait;
 use super::types::Qos;
-use crate::message::{Error, Id};
+use crate::message::{Code, Error, Id};
 use crate::pattern::{Entity, OpenIds, Owner};
 use crate::time::Instant;
 
@@ -249,7 +249,10 @@ impl<M: Weigh> Sender<M> {
             State::Waiting(_) | State::Again(_) => Ok(None),
             State::Sent(_) => {
                 let [.., random] = sending.id.to_bytes();
-                match retry_wait(&error, sending.attempt, random, desk.patience.ack_timeout) {
+                let most = desk.patience.ack_timeout;
+                let wait = retry_wait(&error, sending.attempt, random, most);
+                // It has crossed the announcement that the peer leaves: whoever is next takes it.
+                match wait.or((desk.holds_back && error.code == Code::DRAINING).then_some(most)) {
                     None => Ok(self.remove(slot, Outcome::Rejected(error), desk, open)),
                     Some(_) if last => Ok(self.remove(slot, Outcome::GivenUp(error), desk, open)),
                     Some(wait) => {
