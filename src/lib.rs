@@ -150,6 +150,64 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Coming back
+//!
+//! A [`Client`] that loses its link gets another one by itself, in growing intervals ([`Reconnect`]), and its session goes on
+//! as if nothing had happened: calls get their outcomes, streams go on where they were, messages are acknowledged. Handles
+//! stay as they are; what is begun meanwhile waits, and its time runs on.
+//!
+//! Where the server does not know the session any more, because it was restarted or has waited for too long, a fresh one
+//! takes its place. Subscriptions go on in it, messages that were not acknowledged are published again, and so are calls made
+//! that are marked as [`idempotent`](Call::idempotent). The rest fails with an honest error.
+//!
+//! A server that [leaves](ServerHandle::drain) finishes what is open. Its clients go on at another [`url`](ClientBuilder::url),
+//! at the same one once somebody is there again, or, where they [agree](ClientBuilder::follow_redirects), wherever it sends
+//! them. [`Client::states`] tells all of it:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use fluxar::{Client, Error, Request, Server, State};
+//! use std::time::Duration;
+//!
+//! use fluxar::Reconnect;
+//!
+//! # let server = Server::bind("tcp://127.0.0.1:0").build().await?;
+//! # server.handle("add", |req: Request| async move {
+//! #     let (a, b): (i64, i64) = req.payload()?;
+//! #     Ok(a + b)
+//! # });
+//! # let (url, handle) = (server.url(), server.server_handle());
+//! # tokio::spawn(server.run());
+//! let policy = Reconnect::default().first(Duration::from_millis(10)).attempts(100);
+//! let client = Client::connect(url).reconnect(policy).build().await?;
+//! let mut states = client.states();
+//! # while handle.peers().is_empty() {
+//! #     tokio::task::yield_now().await;
+//! # }
+//! # handle.peers()[0].close_with(Error::unavailable("for now"));
+//! # let mut lost = false;
+//! while let Some(state) = states.next().await {
+//! #   lost |= matches!(state, State::Lost { .. });
+//! #   if lost && state.is_connected() {
+//! #       break;
+//! #   }
+//!     match state {
+//!         State::Reconnecting { attempt, next } => println!("attempt {attempt} in {next:?}"),
+//!         State::Resumed { resent } => println!("{resent} messages were sent again"),
+//!         State::Lost { calls, streams, .. } => println!("{calls} calls and {streams} streams have failed"),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! let sum: i64 = client.call("add", &(2, 40)).idempotent().await?;
+//! # assert_eq!(sum, 42);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
 //! # Errors
 //!
 //! An [`Error`] has a code (those of gRPC, some of the protocol, and your own from 1,000), a message, data, and says

@@ -345,6 +345,7 @@ impl<R: Runtime> ClientBuilder<R> {
             backoff: Backoff::new(self.reconnect.clone(), sites.len()),
             sites,
             rng,
+            redirect: None,
         };
         self.runtime.spawn(linker.run(link, Site { address: address.clone(), is_own: true }));
         let client = Client {

@@ -23,6 +23,7 @@ matrix! {
 schedulers! {
     a_redirection_to_a_url_of_its_own_needs_no_consent
     a_redirection_elsewhere_needs_consent
+    a_link_that_is_lost_while_the_server_leaves_is_missed_there_first
     a_client_with_one_url_waits_for_whoever_is_next_there
     what_has_crossed_the_announcement_goes_to_whoever_is_next
     what_was_not_sent_goes_to_whoever_is_next
@@ -279,4 +280,20 @@ async fn a_client_that_leaves_itself_does_not_come_back(net: Net) {
     client.drain(Drain::new());
     while !matches!(states.next().await, Some(State::Closed { .. })) {}
     assert_eq!(client.closed().await, ConnectionError::ClosedLocally(None));
+}
+
+// spec: §8.6, §9
+async fn a_link_that_is_lost_while_the_server_leaves_is_missed_there_first(_: Net) {
+    let (one, other) = (Trap::open().await, Trap::open().await);
+    let building = connect(&one.url()).follow_redirects(true).build();
+    let (client, mut wire) = tokio::join!(building, one.established());
+    let client = client.unwrap();
+    wire.send(&Message::control(verb::DRAIN).payload(&BTreeMap::from([("redirect", other.url())]))).await;
+    wire.ping().await;
+    drop(wire);
+    // What was open there may still come to its end.
+    assert_eq!(one.accept().await.receive().await.kind, Kind::Hello);
+    let _wire = other.established().await;
+    eventually("it is there", || client.state() == State::Connected).await;
+    assert_eq!(client.remote(), other.url());
 }

@@ -44,6 +44,8 @@ pub(crate) struct Linker<R: Runtime> {
     pub(crate) sites: Sites,
     pub(crate) backoff: Backoff,
     pub(crate) rng: ChaCha12Rng,
+    /// Where the server that is about to leave has sent us.
+    pub(crate) redirect: Option<String>,
 }
 
 impl<R: Runtime> Linker<R> {
@@ -59,6 +61,7 @@ impl<R: Runtime> Linker<R> {
             let LinkEnd::Lost(number) = driver.await else { return };
             let Some(gap) = self.shared.take_gap() else { return };
             if gap.stood {
+                self.redirect = gap.redirect.clone();
                 self.sites.settle(&site);
                 self.backoff.stood(self.shared.clock().now() - since);
             } else if first {
@@ -122,13 +125,14 @@ impl<R: Runtime> Linker<R> {
             Verdict::Stop if !site.is_own => {}
             Verdict::Stop => return Err(gap.why.clone()),
         }
-        // Only where the session may still be known it is worth to insist.
+        // Only where the session may still be known it is worth to insist: also where the server is about to leave, since
+        // what is open ends there.
         if !(gap.stood && gap.why.is_link_loss()) {
             self.sites.pass(site);
-        }
-        if let Some(url) = &gap.redirect {
-            let follows = self.sites.redirect(url);
-            tracing::debug!(url, follows, "the server has redirected");
+            if let Some(url) = self.redirect.take() {
+                let follows = self.sites.redirect(&url);
+                tracing::debug!(url, follows, "the server has redirected");
+            }
         }
         let given_up = || match &gap.why {
             why if why.is_link_loss() => ConnectionError::Transport(format!("given up: {why}")),
