@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use fluxar::{Client, ConnectError};
+use fluxar::{Client, ConnectError, Reconnect};
 
 use crate::failure::{Exit, Failure};
 
@@ -16,7 +16,8 @@ pub(crate) async fn dial(url: &str) -> Result<Client, Failure> {
 
 pub(crate) async fn connect(url: &str) -> Result<Client, Failure> {
     let client = Client::connect(url).configure(|config| config.agent = Some(AGENT.into()));
-    client.build().await.map_err(|error| match error {
+    // A command is about one connection: its loss is what is to be told.
+    client.reconnect(Reconnect::off()).build().await.map_err(|error| match error {
         ConnectError::Address(_) | ConnectError::WrongTransport(_) => Failure::usage(error),
         ConnectError::Handshake(error) => {
             Failure::connection(format_args!("cannot connect: {url}: the handshake failed: {error}"))

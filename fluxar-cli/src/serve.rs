@@ -1,6 +1,7 @@
 //! `fluxar serve`.
 
 use std::future::Future;
+use std::time::Duration;
 
 use fluxar::{BindError, Server};
 
@@ -24,9 +25,12 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         print(format_args!("listening on {address}")).unwrap_or_default();
     }
     signals.next().await;
-    handle.stop();
+    let left = async {
+        handle.drain(Duration::from_millis(args.drain_ms)).await;
+        serving.await
+    };
     tokio::select! {
-        served = serving => match served {
+        served = left => match served {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Failure::connection(error)),
             Err(error) => Err(Failure::connection(error)),

@@ -50,7 +50,8 @@ pub(crate) enum Command {
 /// It is a hub: what one peer publishes goes to all who have subscribed, with groups and last values.
 ///
 /// Prints `listening on URL` for each listener, with the port that the system chose where 0 was
-/// asked for. SIGINT and SIGTERM close every connection in order and end the command.
+/// asked for. SIGINT and SIGTERM drain it: it listens no more, what is open may still come to its
+/// end, and what is left after --drain-ms is cut. A second signal ends the command at once.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -70,6 +71,7 @@ The calls of the conformance peer:
   test.update {\"n\"}                        n updates, 0 to n-1; then n
   test.callback {\"method\", \"payload\"?}     what the caller's own method responds to that payload
   test.drop_link                           null; then the transport is cut without a close
+  test.drain {\"deadline_ms\"?}             null; then the connection is drained
 
   test.emit {\"topic\", \"n\", \"qos\"?, \"retain\"?}  publishes the numbers 0 to n-1 on that topic; n
   test.deliveries {\"topic\"}               what was sent to your subscriptions: [{\"acked\", \"attempts\"}]
@@ -97,6 +99,10 @@ pub(crate) struct ServeArgs {
     /// The largest message to receive, in bytes; at least 1024 [default: 16777216]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..))]
     pub(crate) max_message: Option<u32>,
+
+    /// How long what is open may go on after a signal, in milliseconds
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    pub(crate) drain_ms: u64,
 }
 
 /// Call a method, and print its answer

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use fluxar::{Code, Error, HandlerError, Raw, Request, Server};
+use fluxar::{Code, Drain, Error, HandlerError, Peer, Raw, Request, Server};
 
 use super::{Arguments, invalid};
 
@@ -19,6 +19,7 @@ pub(super) fn register(server: &Server) {
     server.handle("test.update", update);
     server.handle("test.callback", callback);
     server.handle("test.drop_link", drop_link);
+    server.handle("test.drain", drain);
 }
 
 /// As whom the caller is known. Nobody authenticates, and nothing is encrypted or resumed.
@@ -74,10 +75,23 @@ async fn callback(request: Request) -> Result<Raw, HandlerError> {
 }
 
 async fn drop_link(request: Request) -> Result<(), HandlerError> {
-    tokio::spawn(async move {
-        // No update will come any more: the answer is on its way.
-        while request.next_update::<Raw>().await.is_some() {}
-        request.peer().hang_up();
-    });
+    after_the_answer(request, |peer| peer.hang_up());
     Ok(())
+}
+
+async fn drain(request: Request) -> Result<(), HandlerError> {
+    let deadline = Arguments::of(&request.raw())?.get("deadline_ms")?.map(Duration::from_millis);
+    let drain = Drain::new();
+    let drain = deadline.map_or(drain.clone(), |deadline| drain.with_deadline(deadline));
+    after_the_answer(request, |peer| peer.drain(drain));
+    Ok(())
+}
+
+/// Does something to the connection once the answer to `request` is on its way.
+fn after_the_answer(request: Request, act: impl FnOnce(Peer) + Send + 'static) {
+    tokio::spawn(async move {
+        // Then no update comes any more.
+        while request.next_update::<Raw>().await.is_some() {}
+        act(request.peer());
+    });
 }

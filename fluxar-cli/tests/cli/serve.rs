@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use fluxar::{Client, Code, ConnectionError, Error, HandlerError, Raw, Request};
+use fluxar::{Client, Code, ConnectionError, Error, HandlerError, Raw, Reconnect, Request};
 use tokio::time::timeout;
 
 use crate::support::{Conformance, Directory, LONG, Running, fluxar};
 
 async fn client(url: &str) -> Client {
-    Client::connect(url).build().await.unwrap()
+    Client::connect(url).reconnect(Reconnect::off()).build().await.unwrap()
 }
 
 fn cbor(bytes: &[u8]) -> Raw {
@@ -185,15 +185,81 @@ fn every_listener_is_announced_and_serves() {
 #[tokio::test]
 async fn signals_end_it_and_clients_are_told() {
     for signal in ["INT", "TERM"] {
-        let peer = Conformance::start();
+        let peer = Conformance::with(&["--drain-ms", "50"]);
         let client = client(&peer.url).await;
         let call = client.call::<Raw>("test.never", &()).start().await.unwrap();
+        // It runs.
+        client.call::<()>("test.echo", &()).await.unwrap();
         peer.running.signal(signal);
         assert_eq!(call.await.unwrap_err().code, Code::UNAVAILABLE);
         assert_eq!(client.closed().await, ConnectionError::ClosedByPeer(None));
         let said = tokio::task::spawn_blocking(|| peer.running.end()).await.unwrap();
         assert_eq!((said.exit, said.err.as_str()), (Some(0), ""));
     }
+}
+
+#[tokio::test]
+async fn what_is_open_when_a_signal_comes_goes_on_to_its_end() {
+    for signal in ["INT", "TERM"] {
+        let peer = Conformance::with(&["--drain-ms", "60000"]);
+        let client = client(&peer.url).await;
+        let call = client.call::<Raw>("test.sleep", &cbor(b"\xa1\x62ms\x19\x02\x58")).start().await.unwrap();
+        let mut echo = client.stream::<u64>("test.echo", &()).await.unwrap();
+        echo.send(&1).await.unwrap();
+        assert_eq!(echo.next().await.unwrap(), Ok(1));
+        peer.running.signal(signal);
+        while client.draining().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let refused = client.call::<Raw>("test.echo", &()).await.unwrap_err();
+        assert_eq!((refused.code, refused.is_retry_safe()), (Code::DRAINING, true));
+        assert_eq!(call.await, Ok(cbor(&[0xf6])));
+        echo.send(&2).await.unwrap();
+        assert_eq!(echo.next().await.unwrap(), Ok(2));
+        echo.end().await.unwrap();
+        assert_eq!(echo.next().await, None);
+        assert_eq!(client.closed().await, ConnectionError::ClosedByPeer(None));
+        let said = tokio::task::spawn_blocking(|| peer.running.end()).await.unwrap();
+        assert_eq!((said.exit, said.err.as_str()), (Some(0), ""));
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let peer = Conformance::with(&["--drain-ms", "600000"]);
+    let client = client(&peer.url).await;
+    let call = client.call::<Raw>("test.never", &()).start().await.unwrap();
+    client.call::<()>("test.echo", &()).await.unwrap();
+    peer.running.signal("TERM");
+    while client.draining().is_none() {
+        tokio::task::yield_now().await;
+    }
+    peer.running.signal("INT");
+    let said = tokio::task::spawn_blocking(|| peer.running.end()).await.unwrap();
+    assert_eq!((said.exit, said.err.as_str()), (Some(130), ""));
+    assert_eq!(call.await.unwrap_err().code, Code::UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn drain_drains_the_connection_and_no_other() {
+    let peer = Conformance::start();
+    let (client, other) = (client(&peer.url).await, client(&peer.url).await);
+    let call = client.call::<Raw>("test.never", &()).start().await.unwrap();
+    let deadline = cbor(b"\xa1\x6bdeadline_ms\x19\x01\x2c");
+    let began = Instant::now();
+    assert_eq!(client.call::<()>("test.drain", &deadline).await, Ok(()));
+    while client.draining().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert!(client.draining().unwrap().deadline.unwrap() <= Duration::from_millis(300));
+    let cut = call.await.unwrap_err();
+    assert_eq!((cut.code, cut.processed), (Code::UNAVAILABLE, None));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(client.closed().await, ConnectionError::ClosedByPeer(None));
+    assert_eq!(other.call::<Raw>("test.echo", &1).await, Ok(cbor(&[1])));
+    assert_eq!(other.call::<()>("test.drain", &cbor(&[0xa0])).await, Ok(()));
+    assert_eq!(other.closed().await, ConnectionError::ClosedByPeer(None));
+    assert_eq!(other.draining().unwrap().deadline, None);
 }
 
 #[test]
