@@ -137,7 +137,7 @@ pub use {
     },
     session::{
         Auth, AuthKind, ConnectionError, Drain, HelloError, IdSource, LaneCount, Limits, Offer, Origin, Psk,
-        PskError, PskKey, ResumeOffer, Secret, SessionId, Timeout, Violation,
+        PskError, PskKey, Rate, RateAction, Rates, ResumeOffer, Secret, SessionId, Timeout, Violation,
     },
     time::Instant,
 };

@@ -75,6 +75,8 @@ pub(crate) struct Driver<R: Runtime> {
     broken: Option<(Instant, String)>,
     timer: R::Timer,
     armed: Option<Instant>,
+    /// The peer has said enough for now (§15.4): nothing is read.
+    resting: bool,
     /// Another link is about to take over (§9.8): nothing is handed in or written until it has, or has not.
     frozen: bool,
     /// What was read when that began.
@@ -122,6 +124,7 @@ impl<R: Runtime> Driver<R> {
             flush: None,
             stalled: None,
             broken: None,
+            resting: false,
             frozen: false,
             withheld: None,
             ending: Ending::NotYet,
@@ -130,7 +133,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Reads what there is, once. Ready where something has come: bytes, the end, or an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.read_closed || self.frozen {
+        if self.read_closed || self.frozen || self.resting {
             return Poll::Pending;
         }
         if let Some(read) = self.withheld.take() {
@@ -186,10 +189,11 @@ impl<R: Runtime> Driver<R> {
         state.drain_events(&mut self.upkeep.chores);
         let in_line = state.expire_queue(now, &mut self.upkeep.chores);
         let number = state.connection.link();
+        let rested = std::mem::replace(&mut self.resting, state.connection.read_after().is_some());
         let turned = Turned {
             lost: (number != self.number).then_some(number),
             parting: added > 0,
-            thawed,
+            thawed: thawed || rested && !self.resting,
             crowded: added > 0 && state.connection.in_flight() > 1,
             more: self.broken.is_none() && state.connection.wants_transmit(),
             closed: state.connection.is_closed(),
@@ -408,7 +412,7 @@ struct Turned {
     parting: bool,
     /// The link is lost, and the connection goes on without one under this number.
     lost: Option<u64>,
-    /// The link is ours alone again.
+    /// The link is ours alone again, or the peer may go on.
     thawed: bool,
     /// Several calls are under way, and there is something to write.
     crowded: bool,

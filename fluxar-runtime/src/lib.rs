@@ -58,7 +58,7 @@ pub use drain::DrainReport;
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{
     Auth, AuthKind, Code, Config, ConnectionError, DeliveryRecord, Drain, Error, Id, Items, Limits, Origin,
-    Overflow, Payload, PeerInfo, Psk, PskError, Qos, QueueLimits, QueueStats, Stats,
+    Overflow, Payload, PeerInfo, Psk, PskError, Qos, QueueLimits, QueueStats, Rate, RateAction, Rates, Stats,
 };
 pub use handler::HandlerError;
 pub use hub::{Hub, HubBuilder, HubStats, Undelivered};

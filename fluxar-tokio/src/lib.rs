@@ -38,10 +38,10 @@ pub use fluxar_runtime::{
     DeliveryRecord, Drain, DrainReport, Encoded, Error, Fate, FromPayload, Granted, HandlerError, Hub,
     HubBuilder, HubStats, Id, Identity, IntoPayload, Item, Items, Limits, MemoryStore, Message, Messages,
     Meta, OpenCall, OpenStream, Opening, Origin, Overflow, Payload, Peer, PeerInfo, Psk, PskError, Publish,
-    PublishError, Publishing, Qos, QueueLimits, QueueStats, Raw, Reconnect, Request, ServerHandle,
-    ServerStats, State, States, Stats, Store, StoreError, StoreFuture, Stored, Stream, StreamReceiver,
-    StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription, Transport, Undelivered, Verdict,
-    Wanted,
+    PublishError, Publishing, Qos, QueueLimits, QueueStats, Rate, RateAction, Rates, Raw, Reconnect, Request,
+    ServerHandle, ServerStats, State, States, Stats, Store, StoreError, StoreFuture, Stored, Stream,
+    StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription, Transport,
+    Undelivered, Verdict, Wanted,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::pattern::{CallLimits, PubSubLimits, QueueLimits, StreamLimits};
-use crate::session::{Limits, StoreLimits, cut_agent, feature};
+use crate::session::{Limits, Rates, StoreLimits, cut_agent, feature};
 
 /// The settings of a connection; share one behind an `Arc` among all connections that have the same.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub struct Config {
     /// As initiator: the driver brings [new links](crate::Connection::reconnect) after a loss. Where a session cannot go on, the
     /// connection then waits for a fresh one instead of closing. Default false.
     pub reconnect: bool,
+    /// How much the peer may say per time, and what happens beyond that (§15.4). Default: as much as it likes.
+    pub rates: Rates,
     /// How many cancels and refused openings of the peer are borne at once (§10.7). Default 10,000.
     pub misuse_capacity: u32,
     /// How many more of them are borne each second. Default 2,000.
@@ -107,6 +109,7 @@ impl Default for Config {
             resume_messages: 16_384,
             resume_bytes: 16 << 20,
             reconnect: false,
+            rates: Rates::default(),
             misuse_capacity: 10_000,
             misuse_per_second: 2_000,
         }

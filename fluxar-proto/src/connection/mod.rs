@@ -22,6 +22,7 @@ mod offered;
 mod ops;
 mod proving;
 mod pubsub;
+mod rates;
 mod receive;
 mod stats;
 mod streams;
@@ -54,7 +55,8 @@ use crate::frame;
 use crate::message::{Error, Id, Kind, Payload, verb};
 use crate::pattern::{Calls, Context, OpenIds, Outgoing, PubSub, Refusals, Streams, Target};
 use crate::session::{
-    Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Renewals, Session, Timeout, feature,
+    Budget, ConnectionError, Drains, Due, Heartbeat, IdSource, Limits, Meters, Renewals, Session, Timeout,
+    feature,
 };
 use crate::time::Instant;
 
@@ -169,6 +171,10 @@ pub struct Connection {
     pings: heapless::Deque<Id, PINGS>,
     /// Who is about to leave.
     drains: Drains,
+    /// How much the peer says.
+    meters: Meters,
+    /// It has said enough until then.
+    read_after: Option<Instant>,
     events: VecDeque<Event>,
     closed_event: bool,
     stats: Stats,
@@ -240,6 +246,8 @@ impl Connection {
             replies: VecDeque::new(),
             pings: heapless::Deque::new(),
             drains: Drains::default(),
+            meters: Meters::new(&config.rates, now),
+            read_after: None,
             events: VecDeque::new(),
             closed_event: false,
             stats: Stats::default(),
@@ -348,6 +356,7 @@ impl Connection {
         self.streams.handle_timeout(now, &mut self.open);
         self.pubsub.handle_timeout(now);
         self.handle_drain_timeout(now);
+        self.end_pause(now);
         Ok(())
     }
 
@@ -371,7 +380,7 @@ impl Connection {
         let heartbeat = self.heartbeat.next_timeout();
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
         let link = [tell, heartbeat].into_iter().flatten().filter(|_| self.frozen.is_none()).min();
-        patterns.into_iter().chain([state, link, self.next_drain_timeout()]).flatten().min()
+        patterns.into_iter().chain([state, link, self.next_drain_timeout(), self.read_after]).flatten().min()
     }
 
     /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the

@@ -17,13 +17,14 @@ const LARGE: usize = 64 << 10;
 const GROUP: usize = 16 << 10;
 
 impl Connection {
-    /// Takes every whole frame from `input`; what is left there is the beginning of the next one.
+    /// Takes every whole frame from `input`; what is left there is the beginning of the next one, or, until
+    /// [`read_after`](Self::read_after), has to wait.
     ///
     /// # Errors
     ///
     /// Why the connection is over. `input` is of no use any more then.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), ConnectionError> {
-        while self.handle_some_input(now, input, usize::MAX)? {}
+        while self.handle_some_input(now, input, usize::MAX)? && self.read_after.is_none() {}
         Ok(())
     }
 
@@ -50,7 +51,7 @@ impl Connection {
             return Ok(false);
         }
         // What follows the answer is under another limit, so that the answer is handled first.
-        let count = if self.is_handshaking() { 1 } else { count.max(1) };
+        let count = if self.is_handshaking() { 1 } else { self.within_rates(now, count.max(1)) };
         let (frames, whole, broken) = whole_frames(input, self.frame_limit(), count);
         if whole > 0 {
             let link = self.link;
@@ -68,6 +69,7 @@ impl Connection {
             self.input_is_one_frame = true;
         }
         self.unread = input.len();
+        self.pause(now);
         match broken {
             Some(error) => Err(self.fail(now, error.into())),
             None => Ok(frames == count && !input.is_empty()),
@@ -170,6 +172,9 @@ impl Connection {
             if let Some(refused) = refused {
                 return refused;
             }
+        }
+        if let Some(refused) = self.measure(now, envelope, frame.len()) {
+            return refused;
         }
         let Self { calls, streams, pubsub, ids, open, budget, refusals, .. } = self;
         let cx = &mut Context { now, ids, open, budget, refusals };

@@ -58,6 +58,10 @@ impl Heartbeat {
         self.flying.clear();
     }
 
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
     pub(crate) fn stop(&mut self) {
         self.interval = None;
     }

@@ -1,6 +1,7 @@
 //! L4, the session: handshake, limits, heartbeat, and what ends it (§6, §8).
 
 mod auth;
+mod bucket;
 mod budget;
 mod drain;
 mod error;
@@ -10,6 +11,7 @@ mod ids;
 mod ledger;
 mod limits;
 mod psk;
+mod rate;
 mod renewal;
 mod resume;
 mod secret;
@@ -30,6 +32,8 @@ pub(crate) use ledger::{Again, Ledger, StoreLimits};
 pub use limits::Limits;
 pub(crate) use psk::{Bytes32, Prover, Transcript, is_psk_proof, psk_proof};
 pub use psk::{Psk, PskKey};
+pub(crate) use rate::Meters;
+pub use rate::{Rate, RateAction, Rates};
 pub(crate) use renewal::{Renewals, decode_reply as decode_auth_reply, encode_reply as encode_auth_reply};
 pub(crate) use resume::{Session, verify_in_vain};
 pub use secret::Secret;

@@ -26,6 +26,7 @@ mod pubsub_hostile;
 mod pubsub_publish;
 mod pubsub_receive;
 mod pubsub_subscribe;
+mod rates;
 mod renew_calls;
 mod renew_pubsub;
 mod renew_streams;
