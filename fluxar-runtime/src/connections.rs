@@ -1,6 +1,6 @@
 //! The connections of a server, and those that are about to become some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -14,8 +14,34 @@ use crate::shared::{Shared, register};
 /// What a server and its handle share.
 pub(crate) struct Connections {
     state: Mutex<State>,
-    /// Links in the handshake at once (§15.3).
-    max_handshakes: usize,
+    bounds: Bounds,
+}
+
+/// How many there may be at once (§15.3).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Links in the handshake.
+    pub(crate) max_handshakes: usize,
+    /// Connections, those without a link included.
+    pub(crate) max_connections: usize,
+    pub(crate) when_full: WhenFull,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_handshakes: 1024, max_connections: usize::MAX, when_full: WhenFull::default() }
+    }
+}
+
+/// What a server does that has as many connections as it may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Who connects is refused with `resource_exhausted`, and may come again in a second.
+    #[default]
+    Refuse,
+    /// Who connects waits, until there is room or its patience is at an end: the server accepts nobody meanwhile.
+    Wait,
 }
 
 struct State {
@@ -26,27 +52,33 @@ struct State {
     next: u64,
     /// Links in the handshake, the oldest first, and who is woken when one has to go.
     shaking: BTreeMap<u64, Option<Waker>>,
+    /// Those of them that have a place among the connections.
+    admitted: BTreeSet<u64>,
     /// In the order they came.
     open: BTreeMap<u64, Weak<Shared>>,
     /// The listeners, which wait for the server to be stopped.
     accepting: Line,
+    /// The listeners, which wait for room.
+    full: Line,
     /// Those who wait until all is over.
     ending: Line,
 }
 
 impl Connections {
-    pub(crate) fn new(listeners: usize, max_handshakes: usize) -> Arc<Self> {
+    pub(crate) fn new(listeners: usize, bounds: Bounds) -> Arc<Self> {
         let state = State {
             stopped: false,
             leaving: None,
             listeners,
             next: 0,
             shaking: BTreeMap::new(),
+            admitted: BTreeSet::new(),
             open: BTreeMap::new(),
             accepting: Line::default(),
+            full: Line::default(),
             ending: Line::default(),
         };
-        Arc::new(Self { state: Mutex::new(state), max_handshakes })
+        Arc::new(Self { state: Mutex::new(state), bounds })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -61,9 +93,32 @@ impl Connections {
         if state.is_empty() {
             state.ending.call_all(&mut wakers);
         }
+        if self.has_room(&state) {
+            state.full.call_all(&mut wakers);
+        }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Whether one link more may be accepted.
+    fn has_room(&self, state: &State) -> bool {
+        state.open.len() + state.shaking.len() < self.bounds.max_connections
+    }
+
+    /// Waits until one link more may be accepted, if that is to be waited for.
+    pub(crate) async fn room(&self) {
+        let mut ticket = None;
+        poll_fn(|cx| {
+            let _replaced;
+            let mut state = self.lock();
+            if self.bounds.when_full == WhenFull::Refuse || self.has_room(&state) {
+                return Poll::Ready(());
+            }
+            _replaced = state.full.wait(&mut ticket, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     /// How many links are in the handshake, and how many connections are open.
@@ -189,7 +244,7 @@ impl Handshake {
             if !state.stopped || state.leaving.is_some() {
                 state.shaking.insert(key, None);
             }
-            if state.shaking.len() > connections.max_handshakes {
+            if state.shaking.len() > connections.bounds.max_handshakes {
                 wakers.extend(state.shaking.pop_first().and_then(|(_, waker)| waker));
             }
             key
@@ -215,11 +270,19 @@ impl Handshake {
         true
     }
 
+    /// A new connection is about to begin. Whether there is a place for it, which is kept then.
+    pub(crate) fn take_place(&self) -> bool {
+        let mut state = self.connections.lock();
+        let room = state.open.len() + state.admitted.len() < self.connections.bounds.max_connections;
+        room && state.admitted.insert(self.key)
+    }
+
     /// The handshake is done. `None` where the link had to go meanwhile.
     pub(crate) fn done(self, shared: &Arc<Shared>) -> Option<Registered> {
         let (connections, key) = (self.connections.clone(), self.key);
         connections.change(|state, _| {
             state.shaking.remove(&key)?;
+            state.admitted.remove(&key);
             state.open.insert(key, Arc::downgrade(shared));
             Some(())
         })?;
@@ -229,7 +292,10 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        let _waker = self.connections.lock().shaking.remove(&self.key);
+        let _waker = self.connections.change(|state, _| {
+            state.admitted.remove(&self.key);
+            state.shaking.remove(&self.key)
+        });
     }
 }
 

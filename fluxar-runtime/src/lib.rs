@@ -54,6 +54,7 @@ pub use auth::{
 };
 pub use call::{Call, Calling, OpenCall};
 pub use client::{Client, ClientBuilder, ConnectError};
+pub use connections::WhenFull;
 pub use drain::DrainReport;
 pub use fluxar_proto::message::{Item, Meta};
 pub use fluxar_proto::{

@@ -10,7 +10,7 @@ use fluxar_proto::Psk;
 
 use crate::address::{Address, AddressError, Transport};
 use crate::auth::{Authenticator, Budget, Door};
-use crate::connections::Connections;
+use crate::connections::{Bounds, Connections, WhenFull};
 use crate::handler::{HandlerError, Router};
 use crate::hub::Hub;
 use crate::message::Message;
@@ -172,7 +172,7 @@ pub struct ServerBuilder<R: Runtime> {
     door: Door,
     on_connect: Option<OnConnect>,
     store_by: Option<StoreBy>,
-    max_handshakes: usize,
+    bounds: Bounds,
     max_detached: usize,
     max_detached_bytes: usize,
 }
@@ -191,7 +191,7 @@ impl<R: Runtime> ServerBuilder<R> {
             door: Door::default(),
             on_connect: None,
             store_by: None,
-            max_handshakes: 1024,
+            bounds: Bounds::default(),
             max_detached: sessions::MAX_DETACHED,
             max_detached_bytes: sessions::MAX_DETACHED_BYTES,
         }
@@ -214,7 +214,20 @@ impl<R: Runtime> ServerBuilder<R> {
     /// How many links may be in the handshake at once; where there are more, the oldest is cut (§15.3). At least 1;
     /// default 1,024.
     pub fn max_handshakes(mut self, max: usize) -> Self {
-        self.max_handshakes = max.max(1);
+        self.bounds.max_handshakes = max.max(1);
+        self
+    }
+
+    /// How many connections there may be at once, those included that wait for their clients to come back; at least 1. What
+    /// happens beyond that says [`when_full`](Self::when_full). Default: any number.
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.bounds.max_connections = max.max(1);
+        self
+    }
+
+    /// What happens to who connects where there are as many connections as there may be. Default: [`WhenFull::Refuse`].
+    pub fn when_full(mut self, action: WhenFull) -> Self {
+        self.bounds.when_full = action;
         self
     }
 
@@ -339,7 +352,7 @@ impl<R: Runtime> ServerBuilder<R> {
         let addresses = listeners.iter().map(Listener::local_address).collect::<io::Result<_>>();
         let addresses = addresses.map_err(|error| BindError::Io("a listening socket".into(), error))?;
         let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
-        let connections = Connections::new(listeners.len(), self.max_handshakes);
+        let connections = Connections::new(listeners.len(), self.bounds);
         Ok(Server {
             runtime: self.runtime,
             handle: ServerHandle {

@@ -27,6 +27,9 @@ use crate::upkeep::LinkEnd;
 /// How long the server waits after it could not accept a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// When who was refused for want of room may come again.
+const RETRY_AFTER_MS: u64 = 1_000;
+
 /// Called with each new peer.
 pub(crate) type OnConnect = Arc<dyn Fn(Peer) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -53,7 +56,11 @@ impl<R: Runtime> Serving<R> {
         let mut listener = listener;
         let this = Arc::new(self);
         loop {
-            match listening.until_stopped(listener.accept()).await {
+            let accepted = async {
+                this.connections.room().await;
+                listener.accept().await
+            };
+            match listening.until_stopped(accepted).await {
                 Some(Ok(link)) => {
                     let handshake = Handshake::new(this.connections.clone());
                     this.runtime.spawn(this.clone().serve(link, handshake));
@@ -94,6 +101,11 @@ impl<R: Runtime> Serving<R> {
                 return self.refuse(clock, shaking, handshake, *offered, error).await;
             }
         };
+        if taken.is_none() && !handshake.take_place() {
+            let error = Error::resource_exhausted("the server has as many connections as it takes");
+            let error = error.with_processed(false).with_retry_after_ms(RETRY_AFTER_MS);
+            return self.refuse(clock, shaking, handshake, *offered, error).await;
+        }
         let present = taken.as_ref().map(TakenUp::present);
         let admitted = self.door.admit(&mut shaking, offered, present);
         let admitted = match handshake.while_welcome(admitted).await {

@@ -41,7 +41,7 @@ pub use fluxar_runtime::{
     PublishError, Publishing, Qos, QueueLimits, QueueStats, Rate, RateAction, Rates, Raw, Reconnect, Request,
     ServerHandle, ServerStats, State, States, Stats, Store, StoreError, StoreFuture, Stored, Stream,
     StreamReceiver, StreamRequest, StreamSender, Subscribe, SubscribeMessages, Subscription, Transport,
-    Undelivered, Verdict, Wanted,
+    Undelivered, Verdict, Wanted, WhenFull,
 };
 pub use link::TokioLink;
 pub use listener::TokioListener;

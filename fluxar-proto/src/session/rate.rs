@@ -4,6 +4,9 @@ use super::bucket::Bucket;
 use crate::message::Kind;
 use crate::time::Instant;
 
+/// What a message is taken to have in bytes before it is looked at: so that a burst of them does not go far beyond a rate.
+const MESSAGE: i64 = 16 << 10;
+
 /// So much per time, as a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -119,8 +122,12 @@ impl Meters {
     /// How many messages may be taken before anybody asks again, and at least one.
     pub(crate) fn room(&mut self, now: Instant) -> usize {
         let least = self.least();
-        let level = self.buckets().map(|bucket| bucket.level(now).saturating_sub(least)).min();
-        level.map_or(usize::MAX, |level| usize::try_from(level.saturating_add(1)).unwrap_or(0).max(1))
+        let Self { messages, bytes, calls, subscriptions, .. } = self;
+        let each = [(messages, 1), (bytes, MESSAGE), (calls, 1), (subscriptions, 1)];
+        let room = each
+            .into_iter()
+            .filter_map(|(bucket, cost)| Some(bucket.as_mut()?.level(now).saturating_sub(least) / cost));
+        room.min().map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(0).saturating_add(1))
     }
 
     /// Until when nothing is to be read.
