@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use fluxar_proto::{
-    Attempt, Code, Config, Connection, ConnectionError, Error, Event, Incoming, Instant, Offered, Progress,
-    ResumeProgress, ResumeRefused, Resuming, TransmitBuf,
+    Attempt, Code, Config, Connection, ConnectionError, Dial, Error, Event, Incoming, Instant, Offered,
+    Progress, ResumeProgress, ResumeRefused, Resuming, TransmitBuf,
 };
 
 use super::{A, B, TestRng, ids};
@@ -107,8 +107,8 @@ pub(crate) struct Duo {
     events: (Vec<Event>, Vec<(usize, Event)>),
     /// How the links cut what they carry; 0: not at all.
     pub(crate) pieces: usize,
-    /// The responder's listener takes nothing: links wait.
-    pub(crate) deaf: bool,
+    forgetful: bool,
+    refusal: Option<Error>,
     rng: TestRng,
 }
 
@@ -123,7 +123,8 @@ impl Duo {
             links: vec![],
             events: (vec![], vec![]),
             pieces: 0,
-            deaf: false,
+            forgetful: false,
+            refusal: None,
             rng: TestRng::new(seed),
         }
     }
@@ -145,20 +146,23 @@ impl Duo {
 
     /// A new link, which the initiator wants; its index.
     pub(crate) fn connect(&mut self) -> usize {
-        assert_eq!(
-            self.a.reconnect(self.now, fluxar_proto::Dial::default()),
-            Ok(true),
-            "the link is not wanted"
-        );
+        let wanted = self.a.reconnect(self.now, Dial::default());
+        assert_eq!(wanted, Ok(true), "the link is not wanted");
+        let number = Some(self.a.link());
+        let link = Link { number, ..self.fresh_link() };
+        self.links.push(link);
+        self.links.len() - 1
+    }
+
+    fn fresh_link(&mut self) -> Link {
         let wire = || Wire { flying: VecDeque::new(), passes: usize::MAX, open: usize::MAX, ended: false };
-        self.links.push(Link {
+        Link {
             wires: [wire(), wire()],
             sides: Default::default(),
-            number: Some(self.a.link()),
+            number: None,
             host: Host::Incoming(Incoming::new(self.config.clone(), self.now, ids(self.rng.word()))),
             sent: [vec![], vec![]],
-        });
-        self.links.len() - 1
+        }
     }
 
     pub(crate) fn link(&mut self) -> &mut Link {
@@ -199,9 +203,44 @@ impl Duo {
         (wire.ended, wire.passes) = (true, 0);
     }
 
+    /// What flies to the initiator on the latest link becomes something else.
+    pub(crate) fn tamper(&mut self, change: impl FnOnce(&mut [u8])) {
+        let link = self.links.len() - 1;
+        for _ in 0..3 {
+            self.drive_a(link);
+            self.drive_b(link);
+            if !self.links[link].wires[A].flying.is_empty() {
+                break;
+            }
+        }
+        change(self.links[link].wires[A].flying.make_contiguous());
+    }
+
+    /// Somebody else connects, and sends these bytes; the index of the link.
+    pub(crate) fn rogue(&mut self, bytes: &[u8]) -> usize {
+        let mut link = self.fresh_link();
+        link.wires[B].carry(bytes);
+        self.links.push(link);
+        self.links.len() - 1
+    }
+
+    /// The responder knows none of its sessions any more: it refuses whoever asks for one with this, or begins a fresh one.
+    pub(crate) fn forget(&mut self, refusal: Option<Error>) {
+        (self.forgetful, self.refusal) = (true, refusal);
+    }
+
+    /// The settings of the responder change for links that come from now on.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(Arc::make_mut(&mut self.config));
+    }
+
     /// The latest link breaks, with all that flies, and both sides see it.
     pub(crate) fn break_link(&mut self) {
-        let link = self.links.len() - 1;
+        self.break_link_of(self.links.len() - 1);
+    }
+
+    /// The same for any link.
+    pub(crate) fn break_link_of(&mut self, link: usize) {
         self.cut(link, [0, 0]);
         self.notice(link, A);
         self.notice(link, B);
@@ -335,10 +374,6 @@ impl Duo {
                 moved
             }
             Host::Gone => false,
-            waiting if self.deaf => {
-                *host = waiting;
-                false
-            }
             waiting => {
                 let taken = wires[B].take(piece, &mut sides[B].input);
                 let ended = wires[B].at_end() && taken == 0;
@@ -412,7 +447,12 @@ impl Duo {
         let now = self.now;
         let side = &mut self.links[link].sides[B];
         if let Some(resume) = offered.offer().resume.clone() {
+            if let Some(refusal) = self.refusal.clone() {
+                offered.refuse(now, refusal, &mut side.out);
+                return Host::Gone;
+            }
             let known = self.b.iter_mut().position(|session| session.session_id() == Some(resume.session));
+            let known = known.filter(|_| !self.forgetful);
             if let Some(session) = known {
                 match self.b[session].take_up(now, &resume, offered.id()) {
                     Ok(tentative) => {
