@@ -29,6 +29,7 @@ struct Asked {
 struct Call {
     n: u64,
     idempotent: bool,
+    has_deadline: bool,
     cancelled: bool,
 }
 
@@ -62,9 +63,11 @@ fn operate(
     match rng.below(12) {
         0..4 => {
             let idempotent = rng.below(3) == 0;
-            let options = if idempotent { options().with_idempotent() } else { options() };
+            let mut options = if idempotent { options().with_idempotent() } else { options() };
+            options.timeout = [None, None, Some(ms(2_000)), Some(ms(30_000))][rng.below(4)];
+            let has_deadline = options.timeout.is_some();
             if let Ok(call) = connection.call(now, "m", uint(n), options) {
-                asked.calls.insert(call, Call { n, idempotent, cancelled: false });
+                asked.calls.insert(call, Call { n, idempotent, has_deadline, cancelled: false });
             }
         }
         4 => {
@@ -111,10 +114,14 @@ fn subscribe(connection: &mut Connection, now: fluxar_proto::Instant) {
 impl Model {
     fn new(seed: u64) -> Self {
         let mut rng = TestRng::new(seed);
+        let (ack_timeout, heartbeat) = ([3_000, 30_000][rng.below(2)], [0, 2_000][rng.below(2)]);
         let [a, b] = survivors(|c| {
             c.resume_time = ms(20_000);
             c.limits.stream_window = 100;
             c.limits.max_inflight = 8;
+            // However often something has to come again.
+            (c.ack_timeout, c.attempts) = (ms(ack_timeout), 1_000);
+            c.limits.heartbeat_ms = heartbeat;
         });
         let mut duo = Duo::new(&a, &b, seed);
         duo.pieces = [0, 7, 100][rng.below(3)];
@@ -201,6 +208,10 @@ impl Model {
     fn reconnect(&mut self) {
         if self.duo.a.is_detached() {
             self.duo.connect();
+            // Now and then the other side does not know the session any more.
+            if self.rng.below(12) == 0 {
+                self.duo.forget(None);
+            }
         }
     }
 
@@ -301,6 +312,9 @@ impl Actor {
             match outcomes {
                 [] => assert!(call.cancelled, "{what} has no outcome"),
                 [Ok(payload)] => assert!(*payload == uint(call.n) && served >= 1, "{what}: {payload:?}"),
+                [Err(error)] if call.has_deadline && error.code == Code::DEADLINE_EXCEEDED => {
+                    assert!(error.processed.is_none() || served == 0, "{what}: {error:?}, but was served");
+                }
                 [Err(error)] => {
                     assert_eq!(error.code, Code::UNAVAILABLE, "{what}: {error:?}");
                     assert!(lost > 0 && !(renews && call.idempotent), "{what}: {error:?}");

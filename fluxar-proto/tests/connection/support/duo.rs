@@ -107,7 +107,8 @@ pub(crate) struct Duo {
     events: (Vec<Event>, Vec<(usize, Event)>),
     /// How the links cut what they carry; 0: not at all.
     pub(crate) pieces: usize,
-    forgetful: bool,
+    /// So many sessions, of the first ones, the responder does not know any more.
+    forgotten: usize,
     refusal: Option<Error>,
     rng: TestRng,
 }
@@ -123,7 +124,7 @@ impl Duo {
             links: vec![],
             events: (vec![], vec![]),
             pieces: 0,
-            forgetful: false,
+            forgotten: 0,
             refusal: None,
             rng: TestRng::new(seed),
         }
@@ -226,7 +227,7 @@ impl Duo {
 
     /// The responder knows none of its sessions any more: it refuses whoever asks for one with this, or begins a fresh one.
     pub(crate) fn forget(&mut self, refusal: Option<Error>) {
-        (self.forgetful, self.refusal) = (true, refusal);
+        (self.forgotten, self.refusal) = (self.b.len(), refusal);
     }
 
     /// The settings of the responder change for links that come from now on.
@@ -452,7 +453,7 @@ impl Duo {
                 return Host::Gone;
             }
             let known = self.b.iter_mut().position(|session| session.session_id() == Some(resume.session));
-            let known = known.filter(|_| !self.forgetful);
+            let known = known.filter(|session| *session >= self.forgotten);
             if let Some(session) = known {
                 match self.b[session].take_up(now, &resume, offered.id()) {
                     Ok(tentative) => {
