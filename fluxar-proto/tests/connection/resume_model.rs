@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use fluxar_proto::{
-    CallId, Code, Connection, Error, Event, Fate, Payload, PublicationId, PublishOptions, Qos, StreamId,
-    SubscribeOptions,
+    CallId, Code, Connection, Error, Event, Fate, Instant, Payload, PublicationId, PublishOptions, Qos,
+    StreamId, SubscribeOptions, SubscriptionId,
 };
 use proptest::prelude::*;
 
@@ -23,6 +23,9 @@ struct Asked {
     /// Messages that were delivered to so many subscriptions.
     delivered: Vec<(u64, Qos, usize)>,
     streams: Vec<StreamId>,
+    subscription: Option<SubscriptionId>,
+    /// It has ended a subscription, and what was on its way for it.
+    unsubscribed: bool,
 }
 
 #[derive(Debug)]
@@ -52,15 +55,9 @@ struct Model {
 }
 
 /// One operation of an application.
-fn operate(
-    connection: &mut Connection,
-    actor: &mut Actor,
-    n: u64,
-    now: fluxar_proto::Instant,
-    rng: &mut TestRng,
-) {
+fn operate(connection: &mut Connection, actor: &mut Actor, n: u64, now: Instant, rng: &mut TestRng) {
     let Actor { app, asked } = actor;
-    match rng.below(12) {
+    match rng.below(13) {
         0..4 => {
             let idempotent = rng.below(3) == 0;
             let mut options = if idempotent { options().with_idempotent() } else { options() };
@@ -91,7 +88,20 @@ fn operate(
                 }
             }
         }
-        8 | 9 => {
+        // Of all streams, whoever has opened them.
+        8 if rng.below(3) == 0 => {
+            let streams = app.flows.len();
+            if let Some(stream) = app.flows.keys().nth(rng.below(streams.max(1))).copied() {
+                app.cancel(connection, stream);
+            }
+        }
+        9 if rng.below(3) == 0 => {
+            if let Some(subscription) = asked.subscription.take() {
+                asked.unsubscribed |= connection.unsubscribe(subscription).is_ok();
+                subscribe(connection, asked, now);
+            }
+        }
+        8..11 => {
             let qos = QOS[rng.below(3)];
             let options = PublishOptions::new().with_qos(qos);
             if let Ok(publication) = connection.publish(now, "t.y", uint(n), options) {
@@ -106,9 +116,9 @@ fn operate(
     }
 }
 
-fn subscribe(connection: &mut Connection, now: fluxar_proto::Instant) {
+fn subscribe(connection: &mut Connection, asked: &mut Asked, now: Instant) {
     let options = SubscribeOptions::new().with_qos(Qos::ExactlyOnce);
-    connection.subscribe(now, "t.>", options).unwrap();
+    asked.subscription = connection.subscribe(now, "t.>", options).ok();
 }
 
 impl Model {
@@ -128,7 +138,7 @@ impl Model {
         duo.connect();
         let mut model = Self { duo, a: Actor::default(), b: vec![], cut: vec![], rng, last: 0 };
         model.run(usize::MAX);
-        subscribe(&mut model.duo.a, model.duo.now);
+        subscribe(&mut model.duo.a, &mut model.a.asked, model.duo.now);
         model
     }
 
@@ -142,7 +152,7 @@ impl Model {
             if matches!(event, Event::Established) {
                 assert_eq!(session, self.b.len());
                 self.b.push(Actor::default());
-                subscribe(&mut self.duo.b[session], self.duo.now);
+                subscribe(&mut self.duo.b[session], &mut self.b[session].asked, self.duo.now);
             }
             self.b[session].app.note(&mut self.duo.b[session], event);
         }
@@ -239,11 +249,18 @@ impl Model {
         let lost = self.a.app.lost.len();
         let last = self.b.len() - 1;
         let peers: Vec<_> = self.b.iter().map(|actor| &actor.app).collect();
-        self.a.check("a", lost, &peers, true);
+        let unsubscribed = self.b.iter().any(|actor| actor.asked.unsubscribed);
+        self.a.check("a", lost, &peers, true, unsubscribed);
         for (session, actor) in self.b.iter().enumerate() {
             let lost = usize::from(session < last);
             assert_eq!(actor.app.closed, lost == 1, "session {session} of {last}");
-            actor.check(&format!("session {session}"), lost, &[&self.a.app], false);
+            actor.check(
+                &format!("session {session}"),
+                lost,
+                &[&self.a.app],
+                false,
+                self.a.asked.unsubscribed,
+            );
         }
         for (name, connection) in [("a", &self.duo.a), ("b", &self.duo.b[last])] {
             let stats = connection.stats();
@@ -268,7 +285,8 @@ impl Actor {
     }
 
     /// What was asked for was done as it was promised; `lost` sessions were lost, and `renews` says whether others followed.
-    fn check(&self, name: &str, lost: usize, peers: &[&App], renews: bool) {
+    /// `unsubscribed`: a peer has ended a subscription.
+    fn check(&self, name: &str, lost: usize, peers: &[&App], renews: bool, unsubscribed: bool) {
         self.check_calls(name, lost, peers, renews);
         for stream in self.app.flows.keys() {
             self.check_stream(name, lost, *stream, peers);
@@ -294,7 +312,7 @@ impl Actor {
             let came = count(peers, |app| &app.deliveries, *n);
             let told = self.app.undelivered.iter().filter(|told| *told == n).count();
             let what = format!("{name}: delivery {n} with {qos:?} to {count_}");
-            assert!(told == 0 || lost > 0, "{what} was not delivered");
+            assert!(told == 0 || lost > 0 || unsubscribed, "{what} was not delivered");
             let enough = *qos == Qos::AtMostOnce || came + told >= *count_;
             assert!(enough, "{what} came {came} times, and {told} not");
             check_times(&what, *qos, *count_, lost, came);
@@ -333,7 +351,9 @@ impl Actor {
         let same = |id: &StreamId| id.wire_id() == stream.wire_id();
         let mut others = peers.iter().flat_map(|app| app.flows.iter());
         let other: Option<&Flow> = others.find(|(id, _)| same(id)).map(|(_, flow)| flow);
+        let cancelled = flow.cancelled || other.is_some_and(|other| other.cancelled);
         match &flow.last {
+            _ if cancelled => {}
             None => panic!("{what} has no end"),
             Some(Ok(())) => {
                 let other = other.expect("who would have ended it?");

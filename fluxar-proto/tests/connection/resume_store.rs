@@ -331,6 +331,37 @@ fn what_is_sent_again_is_the_same_byte_for_byte_and_goes_ahead_of_what_is_new() 
     assert_eq!(timeouts[0].meta_u64(key::TIMEOUT_MS), Some(5_000), "as it was said first");
 }
 
+// spec: §9.7, §8.3, §8.4
+#[test]
+fn pings_overtake_what_is_sent_again_and_what_is_new() {
+    let [a, b] = survivors(|c| c.send_buffer = 10 << 20);
+    let mut duo = Duo::established(&a, &b);
+    let now = duo.now;
+    duo.cut(0, [usize::MAX, 0]);
+    for n in 0..10 {
+        duo.a.call(now, "m", blob(50_000 + n), options()).unwrap();
+    }
+    duo.drive();
+    duo.break_link();
+    duo.a.call(now, "new", blob(50_000), options()).unwrap();
+    duo.connect();
+    // Offer, confirmation, and a part of what goes again.
+    let offer = duo.offer_len();
+    duo.hold_back(1, offer + 40);
+    while duo.links[1].sent[A].len() < offer + 60_000 {
+        assert!(duo.step());
+    }
+    let ping = duo.a.ping(now).unwrap();
+    duo.let_go(1);
+    duo.drive();
+    let messages = Msg::decode_all(&duo.links[1].sent[A]);
+    let at = |found: &dyn Fn(&Msg) -> bool| messages.iter().position(found).unwrap();
+    let (pinged, new) =
+        (at(&|message| message.id == ping), at(&|message| message.target.as_deref() == Some("new")));
+    assert_eq!((messages.len(), new), (2 + 10 + 1 + 1, 13));
+    assert!(pinged < 6, "at {pinged}");
+}
+
 // spec: §9.2, §9.7
 #[test]
 fn what_is_sent_again_is_not_counted_again() {

@@ -23,6 +23,8 @@ pub(crate) struct Flow {
     /// The numbers that came, and how that ended: in order, or not.
     pub(crate) got: Vec<u64>,
     pub(crate) last: Option<Result<(), Error>>,
+    /// The application has given it up.
+    pub(crate) cancelled: bool,
     /// What was to be sent and was not taken.
     backlog: VecDeque<u64>,
 }
@@ -152,7 +154,7 @@ impl App {
 
     fn read(&mut self, connection: &mut Connection, stream: StreamId) {
         let Some(flow) = self.flows.get_mut(&stream) else { return };
-        while flow.last.is_none() {
+        while flow.last.is_none() && !flow.cancelled {
             match connection.poll_stream(stream) {
                 Ok(Some(Received::Items(items))) => {
                     let items: Vec<_> = items.map(|item| number(&item)).collect();
@@ -200,6 +202,15 @@ impl App {
         flow.ended || flow.last.is_some()
     }
 
+    /// Gives a stream up, whoever has opened it.
+    pub(crate) fn cancel(&mut self, connection: &mut Connection, stream: StreamId) {
+        if let Some(flow) = self.flows.get_mut(&stream) {
+            flow.cancelled = true;
+            connection.cancel_stream(stream, None);
+            connection.release_stream(stream);
+        }
+    }
+
     /// Delivers a number to all subscriptions of the peer; to how many.
     pub(crate) fn deliver(&self, connection: &mut Connection, now: Instant, n: u64, qos: Qos) -> usize {
         let message = OutMessage::new("t.x", qos, uint(n), Default::default()).unwrap();
@@ -231,7 +242,7 @@ impl Flow {
     /// Both directions are over: the slot is free.
     fn let_go(&mut self, connection: &mut Connection, stream: StreamId) {
         // Where the other side has ended in order, ours may have failed since.
-        if self.last.is_some() && (self.ended || !connection.is_streaming(stream)) {
+        if !self.cancelled && self.last.is_some() && (self.ended || !connection.is_streaming(stream)) {
             connection.release_stream(stream);
         }
     }
