@@ -52,6 +52,8 @@ struct Model {
     cut: Vec<(usize, [bool; 2])>,
     rng: TestRng,
     last: u64,
+    /// Sessions never end: neither does their time, nor does the responder forget them.
+    lasting: bool,
 }
 
 /// One operation of an application.
@@ -122,11 +124,11 @@ fn subscribe(connection: &mut Connection, asked: &mut Asked, now: Instant) {
 }
 
 impl Model {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, lasting: bool) -> Self {
         let mut rng = TestRng::new(seed);
         let (ack_timeout, heartbeat) = ([3_000, 30_000][rng.below(2)], [0, 2_000][rng.below(2)]);
         let [a, b] = survivors(|c| {
-            c.resume_time = ms(20_000);
+            c.resume_time = ms(if lasting { 100_000_000 } else { 20_000 });
             c.limits.stream_window = 100;
             c.limits.max_inflight = 8;
             // However often something has to come again.
@@ -136,7 +138,7 @@ impl Model {
         let mut duo = Duo::new(&a, &b, seed);
         duo.pieces = [0, 7, 100][rng.below(3)];
         duo.connect();
-        let mut model = Self { duo, a: Actor::default(), b: vec![], cut: vec![], rng, last: 0 };
+        let mut model = Self { duo, a: Actor::default(), b: vec![], cut: vec![], rng, last: 0, lasting };
         model.run(usize::MAX);
         subscribe(&mut model.duo.a, &mut model.a.asked, model.duo.now);
         model
@@ -219,7 +221,7 @@ impl Model {
         if self.duo.a.is_detached() {
             self.duo.connect();
             // Now and then the other side does not know the session any more.
-            if self.rng.below(12) == 0 {
+            if self.rng.below(12) == 0 && !self.lasting {
                 self.duo.forget(None);
             }
         }
@@ -247,6 +249,7 @@ impl Model {
 
     fn check(&self) {
         let lost = self.a.app.lost.len();
+        assert!(!self.lasting || lost == 0 && self.b.len() == 1, "a session was lost: {:?}", self.a.app.lost);
         let last = self.b.len() - 1;
         let peers: Vec<_> = self.b.iter().map(|actor| &actor.app).collect();
         let unsubscribed = self.b.iter().any(|actor| actor.asked.unsubscribed);
@@ -387,7 +390,18 @@ proptest! {
     // spec: §8.8, §9.1, §9.2, §9.6, §9.7, §9.8, §9.9, §10.9, §12.8, §12.9
     #[test]
     fn whatever_links_do_the_promises_are_kept(seed: u64, steps in 50..400_usize) {
-        let mut model = Model::new(seed);
+        let mut model = Model::new(seed, false);
+        for _ in 0..steps {
+            model.step();
+        }
+        model.finish();
+        model.check();
+    }
+
+    // spec: §9.1, §9.2, §9.3, §9.6, §9.7, §9.8
+    #[test]
+    fn while_a_session_lasts_nothing_is_lost_and_nothing_comes_twice(seed: u64, steps in 50..400_usize) {
+        let mut model = Model::new(seed, true);
         for _ in 0..steps {
             model.step();
         }
@@ -401,7 +415,7 @@ proptest! {
 fn the_model_meets_what_it_is_about() {
     let (mut resumed, mut lost, mut again) = (0, 0, 0);
     for seed in 0..40 {
-        let mut model = Model::new(seed);
+        let mut model = Model::new(seed, false);
         for _ in 0..250 {
             model.step();
         }
