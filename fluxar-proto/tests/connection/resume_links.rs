@@ -1,7 +1,7 @@
 //! Links of one session that come while another one is there, or seems to be (§9.6 to §9.8).
 
 use fluxar_proto::message::{Kind, verb};
-use fluxar_proto::{Config, ConnectionError, Event, Timeout};
+use fluxar_proto::{Code, Config, ConnectionError, Event, Timeout};
 
 use crate::support::{
     A, B, Duo, Msg, closed, ms, one, options, outcomes, requests, resumes, survivors, uint,
@@ -115,6 +115,26 @@ fn the_number_of_handled_messages_goes_ahead_of_everything() {
     assert_eq!(messages[1].target.as_deref(), Some(verb::HANDLED));
     assert_eq!(messages[1].payload, uint(1).as_bytes());
     assert_eq!((messages[2].target.as_deref(), messages[3].target.as_deref()), (Some("lost"), None));
+}
+
+// spec: §6.9, §9.6, §9.10
+#[test]
+fn an_offer_that_comes_too_slowly_costs_the_session_nothing() {
+    let mut duo = duo();
+    duo.break_link();
+    duo.events_of_a();
+    // The responder loses its patience before the initiator does.
+    duo.configure(|c| c.handshake_timeout = ms(3_000));
+    let link = duo.connect();
+    duo.hold_back(link, 30);
+    duo.wait(ms(3_000));
+    assert_eq!(closed(&duo.links[link].sent[B]), Some(Some(Code::DEADLINE_EXCEEDED)));
+    assert!(duo.a.is_detached() && duo.a.session_id().is_some());
+    duo.connect();
+    duo.drive();
+    assert_eq!(resumes(&duo.events_of_a()), [0]);
+    calm(&mut duo);
+    talk(&mut duo);
 }
 
 // spec: §9.8, §6.9, §8.7
