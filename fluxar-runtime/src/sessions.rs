@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use fluxar_proto::{
     Attempt, Confirmed, ConnectionError, Id, Offered, ResumeOffer, ResumeRefused, SessionId, Tentative,
@@ -303,7 +303,16 @@ impl TakenUp {
     ) -> Result<(Tentative, Self), ResumeRefused> {
         let shared = session.shared();
         let now = shared.clock().now();
-        let tentative = shared.operate(|state| state.connection.take_up(now, offer, offer_id))?;
+        let mut state = shared.lock();
+        let taken = state.connection.take_up(now, offer, offer_id);
+        // Who has no right to it neither wakes anybody up nor learns from the time it takes that there is somebody (§9.9).
+        let driver = match &taken {
+            Err(ResumeRefused::Unknown) => None,
+            _ => state.take_driver(),
+        };
+        drop(state);
+        driver.into_iter().for_each(Waker::wake);
+        let tentative = taken?;
         let attempt = Some(tentative.attempt());
         Ok((tentative, Self { session, attempt }))
     }

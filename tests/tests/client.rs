@@ -196,13 +196,25 @@ async fn an_answer_that_chooses_what_was_not_offered_is_a_violation(_: Net) {
     let unasked: [&[u8]; 5] = [
         b"\xa1\x67version\x02",
         b"\xa1\x67version\x00",
-        b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x66resume",
+        b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x65lanes",
         b"\xa2\x67version\x01\x64caps\xa1\x68compress\x64zstd",
         b"\xa2\x67version\x01\x63psk\xa1\x65nonce\x40",
     ];
     for answer in unasked {
         violates(async |wire, offer| wire.send(&Message::answer(offer.id).raw(answer)).await).await;
     }
+    // Nor what this client alone did not offer.
+    let trap = Trap::open().await;
+    let connect = Client::connect(trap.url()).configure(|config| config.resume = false);
+    let (client, closed) = tokio::join!(connect.build(), async {
+        let mut wire = trap.accept().await;
+        let offer = wire.receive().await;
+        let answer = &b"\xa2\x67version\x01\x64caps\xa1\x68features\x81\x66resume"[..];
+        wire.send(&Message::answer(offer.id).raw(answer)).await;
+        wire.closed_for().await
+    });
+    assert!(client.is_err());
+    assert_eq!(closed, Code::PROTOCOL_VIOLATION);
 }
 
 // spec: §6.10
