@@ -12,7 +12,7 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fluxar::{Client, Message, Qos, Server};
+use fluxar::{Client, Message, Qos, Reconnect, Server};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -59,7 +59,9 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     for name in ["anna", "bert"] {
         workers.push(tokio::spawn(work(Client::connect(&url).build().await?, name, till.clone())));
     }
-    let crashing = tokio::spawn(crash(Client::connect(&url).build().await?, till.clone()));
+    // Whoever crashes does not come back for what it had: others need not wait for that.
+    let carl = Client::connect(&url).reconnect(Reconnect::off()).build().await?;
+    let crashing = tokio::spawn(crash(carl, till.clone()));
     // Orders for which no worker is there yet would be accepted, and kept for nobody.
     while hub.stats().subscriptions < 5 {
         sleep(Duration::from_millis(1)).await;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use fluxar::{Client, Code, Error, HandlerError, Raw, Request};
+use fluxar::{Client, Code, Error, HandlerError, Raw, Reconnect, Request};
 use fluxar_tests::matrix;
 use fluxar_tests::net::{Flavor, Net, eventually, runtime};
 use fluxar_tests::signal::Counter;
@@ -301,7 +301,8 @@ async fn whoever_waits_for_a_handler_of_a_runtime_that_ends_is_told(net: Net) {
             drop(runtime);
         }
     });
-    let client = Client::connect(urls.await.unwrap()).build().await.unwrap();
+    let connect = Client::connect(urls.await.unwrap()).reconnect(Reconnect::off());
+    let client = connect.build().await.unwrap();
     let call = client.call::<Raw>("hang", &()).start().await.unwrap();
     started.reached(1).await;
     stop.send(()).unwrap();

@@ -141,7 +141,7 @@ async fn members_without_room_are_passed_over(net: Net) {
 async fn what_a_member_leaves_behind_goes_to_another(net: Net) {
     for cut in [true, false] {
         let site = Site::open(net).await;
-        let (leaving, staying, publisher) = (site.client().await, site.client().await, site.client().await);
+        let (leaving, staying, publisher) = (site.fleeting().await, site.client().await, site.client().await);
         // It takes one, so that the others wait at the hub.
         let mut first = leaving.messages("x").group("g").inflight(1).await.unwrap();
         for n in 0..3 {

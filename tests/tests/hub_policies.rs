@@ -250,7 +250,7 @@ async fn a_publisher_that_is_gone_waits_no_more(net: Net) {
     let mut full = full(net, Overflow::Wait).await;
     full.publish(1, Qos::AtLeastOnce).await.unwrap();
     for round in 0..5 {
-        let client = full.site.client().await;
+        let client = full.site.fleeting().await;
         let waiting =
             (2..20_u32).map(|number| client.publish("x", &number).qos(Qos::AtLeastOnce).into_future());
         let mut waiting = futures_util::future::join_all(waiting);

@@ -152,7 +152,8 @@ async fn a_runtime_that_ends_tells_nobody_but_loses_nobody(net: Net) {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let client = std::thread::spawn(move || {
         let runtime = runtime(Flavor::Multi);
-        let client = runtime.block_on(Client::connect(url).build()).unwrap();
+        let connecting = Client::connect(url).reconnect(Reconnect::off()).build();
+        let client = runtime.block_on(connecting).unwrap();
         peer.send(client.peer()).unwrap();
         stopped.recv().unwrap();
         std::mem::forget(client);

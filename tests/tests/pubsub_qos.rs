@@ -240,7 +240,7 @@ async fn a_publication_that_is_refused_is_given_up_in_the_end(net: Net) {
 // spec: §12.13
 async fn a_publication_is_lost_with_its_connection(net: Net) {
     let (site, _) = noting(net, 5, one()).await;
-    let (client, subscriber) = (site.client().await, site.client().await);
+    let (client, subscriber) = (site.fleeting().await, site.client().await);
     let mut messages = subscriber.messages("x").await.unwrap();
     client.publish("x", &1).qos(Qos::AtLeastOnce).await.unwrap();
     let held = messages.next().await.unwrap();

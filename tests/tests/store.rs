@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fluxar::{
-    Client, Code, Fate, Id, MemoryStore, Message, PublishError, Qos, Store, StoreError, StoreFuture, Stored,
+    Client, Code, Fate, Id, MemoryStore, Message, PublishError, Qos, Reconnect, Store, StoreError,
+    StoreFuture, Stored,
 };
 use fluxar_tests::matrix;
 use fluxar_tests::net::{Net, eventually};
@@ -42,7 +43,7 @@ async fn counting(net: Net, store: &Arc<MemoryStore>) -> (Site, Seen) {
 }
 
 async fn client_with(site: &Site, store: &Arc<MemoryStore>) -> Client {
-    site.connect().store(store.clone()).build().await.unwrap()
+    site.connect().store(store.clone()).reconnect(Reconnect::off()).build().await.unwrap()
 }
 
 /// Publishes numbers over `rounds` connections that are cut at any time, and over more of them until more than a hundred

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fluxar::{Client, Code, Error, HandlerError, StreamReceiver, StreamRequest};
+use fluxar::{Client, Code, Error, HandlerError, Reconnect, StreamReceiver, StreamRequest};
 use fluxar_runtime::{ClientBuilder, ServerBuilder};
 use fluxar_tests::chaos::Chaos;
 use fluxar_tests::net::{Net, eventually};
@@ -119,7 +119,8 @@ async fn what_arrives_before_a_cut_is_a_beginning_in_order(net: Net) {
         let (there, back) = (bytes(), bytes());
         let url = cut_after(site.url(), there, back).await;
         // The handshake may be cut, too.
-        let Ok(client) = Client::connect(url).build().await else { continue };
+        let connect = Client::connect(url).reconnect(Reconnect::off());
+        let Ok(client) = connect.build().await else { continue };
         let Ok(stream) = client.stream::<u32>("both", &()).await else { continue };
         let (mut sender, mut receiver) = stream.split();
         let sending = async {
