@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fluxar_proto::{Auth, Connection, ConnectionError, Error, Psk};
 
@@ -117,6 +118,24 @@ impl<R: Runtime> Client<R> {
     /// ```
     pub fn states(&self) -> States {
         self.journal.states()
+    }
+
+    /// Shows fresh credentials to the server, within the session (§8.5); how long they last, without end where that is
+    /// `None`. Until the answer is there, and where they are refused, the former ones count.
+    ///
+    /// Where the credentials come from [`ClientBuilder::auth`] or [`ClientBuilder::credentials`], that happens by itself,
+    /// in time before they run out. The next link needs credentials of its own, which come from there.
+    ///
+    /// # Errors
+    ///
+    /// `unauthenticated` where the server does not accept them, `permission_denied` where they are another one's;
+    /// `unavailable` where there is no link at the moment, `failed_precondition` where they must not be sent over it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, they may still be accepted.
+    pub async fn authenticate(&self, auth: Auth) -> Result<Option<Duration>, Error> {
+        self.peer.shared().authenticate(auth).await
     }
 
     /// The connection without its owner: does not close when it is dropped.

@@ -30,6 +30,10 @@ impl Peer {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Calls a method of the peer.
     ///
     /// # Errors

@@ -339,7 +339,7 @@ impl<R: Runtime> ServerBuilder<R> {
     /// # Errors
     ///
     /// Where an address is bad, or cannot be listened on.
-    pub async fn build(self) -> Result<Server<R>, BindError> {
+    pub async fn build(mut self) -> Result<Server<R>, BindError> {
         let mut listeners = self.listeners;
         for url in &self.urls {
             let address: Address = url.parse()?;
@@ -353,6 +353,7 @@ impl<R: Runtime> ServerBuilder<R> {
         let addresses = addresses.map_err(|error| BindError::Io("a listening socket".into(), error))?;
         let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
         let connections = Connections::new(listeners.len(), self.bounds);
+        self.settings.configure(|config| self.door.configure(config));
         Ok(Server {
             runtime: self.runtime,
             handle: ServerHandle {

@@ -161,7 +161,7 @@ impl<R: Runtime> Serving<R> {
         taken: TakenUp,
     ) {
         let (now, grant) = (clock.now(), admitted.grant());
-        let Admitted { offered, granted } = admitted;
+        let Admitted { offered, granted, renewer } = admitted;
         let resuming = match grant {
             Some(grant) => offered.accept_resumed_with(now, grant, &mut shaking.out),
             None => offered.accept_resumed(now, &mut shaking.out),
@@ -179,9 +179,7 @@ impl<R: Runtime> Serving<R> {
         drop(handshake);
         let (link, input) = shaking.into_link();
         if let Some((session, number)) = taken.confirm(confirmed, link.remote()) {
-            if let Some(granted) = granted {
-                session.shared().known().identify(granted.identity);
-            }
+            session.shared().known().admit(granted, renewer);
             self.drive(session, link, number, input).await;
         }
     }
@@ -189,15 +187,13 @@ impl<R: Runtime> Serving<R> {
     /// A session begins.
     async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, admitted: Admitted) {
         let grant = admitted.grant().unwrap_or_default();
-        let Admitted { offered, granted } = admitted;
+        let Admitted { offered, granted, renewer } = admitted;
         let connection = offered.accept_with(clock.now(), grant);
         let (link, input) = shaking.into_link();
         let timeout = self.settings.call_timeout;
         let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());
         shared.known().guard(self.settings.gate.clone());
-        if let Some(granted) = granted {
-            shared.known().identify(granted.identity);
-        }
+        shared.known().admit(granted, renewer);
         let Some(registered) = handshake.done(&shared) else { return };
         let (router, hub) = (self.router.clone(), self.hub.clone());
         let session = Session::begin(self.sessions.clone(), registered, &shared, router, hub);

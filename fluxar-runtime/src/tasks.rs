@@ -1,10 +1,10 @@
 //! A runtime behind a pointer: for what has no type parameter, and needs tasks and timers all the same.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::runtime::{Runtime, Timer};
 
@@ -46,6 +46,17 @@ impl Tasks {
 
     pub(crate) fn now(&self) -> Instant {
         self.0.now()
+    }
+
+    /// `future`'s output; `None` once so much time has passed.
+    pub(crate) async fn within<F: Future>(&self, time: Duration, future: F) -> Option<F::Output> {
+        let (until, mut alarm) = (self.now() + time, self.alarm());
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => alarm.poll(cx, until).map(|()| None),
+        })
+        .await
     }
 
     pub(crate) fn alarm(&self) -> Alarm {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use fluxar_proto::ConnectionError;
 
+use crate::auth;
 use crate::handler::Router;
 use crate::hub::Hub;
 use crate::shared::{Chores, Shared};
@@ -37,13 +38,17 @@ impl Upkeep {
         let busy = !chores.wakers.is_empty()
             || !chores.requests.is_empty()
             || !chores.streams.is_empty()
-            || !chores.for_hub.is_empty();
+            || !chores.for_hub.is_empty()
+            || !chores.renewals.is_empty();
         self.chores.wakers.drain(..).for_each(Waker::wake);
         for request in self.chores.requests.drain(..) {
             self.router.dispatch(self.shared.request(request));
         }
         for opening in self.chores.streams.drain(..) {
             self.router.dispatch_stream(self.shared.stream_request(opening));
+        }
+        for (id, auth) in self.chores.renewals.drain(..) {
+            auth::renew(&self.shared, id, auth);
         }
         self.run_hub();
         busy

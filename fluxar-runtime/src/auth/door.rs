@@ -5,13 +5,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluxar_proto::{Ask, Auth, Code, ConnectionError, Error, Grant, Offered, Timeout};
+use fluxar_proto::{Ask, Auth, Code, Config, ConnectionError, Error, Grant, Offered, Timeout};
 use futures_util::FutureExt;
 
 use super::authenticator::{Arrival, AuthRequest, Authenticator, Granted, Verdict};
 use super::budget::Budget;
 use super::identity::{Identity, NO_SCHEME, PSK};
 use super::keys::Keys;
+use super::renewal::Renewer;
 use crate::accept::Shaking;
 use crate::handler::panicked;
 use crate::runtime::Runtime;
@@ -22,6 +23,8 @@ pub(crate) struct Door {
     authenticator: Option<Arc<dyn Authenticator>>,
     pub(crate) keys: Keys,
     budget: Budget,
+    /// How long a verdict may take within a session.
+    time: Duration,
 }
 
 /// What is known of the session that is to go on.
@@ -37,6 +40,8 @@ pub(crate) struct Admitted {
     pub(crate) offered: Box<Offered>,
     /// As whom; `None` where nobody was asked.
     pub(crate) granted: Option<Granted>,
+    /// Decides on credentials that are renewed.
+    pub(crate) renewer: Option<Renewer>,
 }
 
 impl Admitted {
@@ -55,6 +60,24 @@ impl Door {
         self.budget = budget;
     }
 
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    pub(super) fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Sees to it that connections have what is asked for here.
+    pub(crate) fn configure(&mut self, config: &mut Config) {
+        config.authenticates = self.authenticator.is_some();
+        self.time = config.handshake_timeout;
+    }
+
+    fn renewer(&self, from: &Arc<Arrival>, psk: Option<String>) -> Option<Renewer> {
+        self.authenticator.is_some().then(|| Renewer::new(self.clone(), from.clone(), psk))
+    }
+
     /// Whether an offer may be of whom the session belongs to that it asks for: who is known by a key alone is another one
     /// with another key.
     pub(crate) fn may_be(&self, offered: &Offered, identity: Option<&Identity>) -> bool {
@@ -70,10 +93,11 @@ impl Door {
         present: Option<Present>,
     ) -> Result<Admitted, ConnectionError> {
         let has_to_show = self.authenticator.is_some() && !stands_for_itself(&offered, present.as_ref());
-        if !has_to_show && self.keys.is_empty() {
-            return Ok(Admitted { offered, granted: None });
-        }
         let from = Arrival::of(shaking.link(), offered.offer().agent.clone());
+        if !has_to_show && self.keys.is_empty() {
+            let renewer = self.renewer(&from, None);
+            return Ok(Admitted { offered, granted: None, renewer });
+        }
         let clock = shaking.clock().clone();
         let now = || clock.to_runtime(clock.now());
         let admitted = self.budget.admit(from.source.as_deref(), now);
@@ -114,12 +138,13 @@ impl Door {
             }
             None => None,
         };
+        let renewer = self.renewer(&from, psk.clone());
         if stands_for_itself(&offered, present.as_ref()) {
-            return Ok(Admitted { offered, granted: None });
+            return Ok(Admitted { offered, granted: None, renewer });
         }
         if self.authenticator.is_none() {
             let by_key = |name| Granted::new(Identity::new(name).known_by(PSK));
-            return Ok(Admitted { offered, granted: psk.map(by_key) });
+            return Ok(Admitted { offered, granted: psk.map(by_key), renewer });
         }
         if offered.auth().is_none() && offered.offer().resume.is_some() {
             if present.is_none() {
@@ -138,7 +163,7 @@ impl Door {
             match shaking.within(offered.deadline(), self.ask(request)).await {
                 None => return Err(timed_out(shaking, offered).await),
                 Some(Ok(Verdict::Granted(granted))) => {
-                    return Ok(Admitted { offered, granted: Some(granted) });
+                    return Ok(Admitted { offered, granted: Some(granted), renewer });
                 }
                 Some(Ok(Verdict::Challenge(payload))) => {
                     challenge = Some(payload.clone());
@@ -150,7 +175,7 @@ impl Door {
     }
 
     /// What the authenticator says. It is the application's: it may panic, and it may take another one for the same.
-    async fn ask(&self, request: AuthRequest) -> Result<Verdict, Error> {
+    pub(super) async fn ask(&self, request: AuthRequest) -> Result<Verdict, Error> {
         let Some(authenticator) = &self.authenticator else {
             return Err(Error::unauthenticated("nobody here can tell"));
         };
@@ -197,14 +222,16 @@ fn stands_for_itself(offered: &Offered, present: Option<&Present>) -> bool {
 fn is_failure(error: &ConnectionError) -> bool {
     match error {
         ConnectionError::Psk(_) => true,
-        ConnectionError::ClosedLocally(Some(error)) => {
-            matches!(error.code, Code::UNAUTHENTICATED | Code::PERMISSION_DENIED)
-        }
+        ConnectionError::ClosedLocally(Some(error)) => is_failure_code(error.code),
         _ => false,
     }
 }
 
-fn too_many(wait: Duration) -> Error {
+pub(super) fn is_failure_code(code: Code) -> bool {
+    matches!(code, Code::UNAUTHENTICATED | Code::PERMISSION_DENIED)
+}
+
+pub(super) fn too_many(wait: Duration) -> Error {
     // Rounded up: who comes at that time is welcome.
     let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
     Error::resource_exhausted("too many handshakes have failed").with_retry_after_ms(ms)

@@ -7,11 +7,12 @@ mod budget;
 mod door;
 mod identity;
 mod keys;
+mod renewal;
 mod wallet;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use fluxar_proto::Error;
+use fluxar_proto::{Auth, Error, Id};
 
 pub use self::access::Access;
 pub(crate) use self::access::Gate;
@@ -20,6 +21,7 @@ pub use self::authenticator::{AuthFuture, AuthRequest, Authenticator, Granted, V
 pub(crate) use self::budget::Budget;
 pub(crate) use self::door::{Admitted, Door, Present};
 pub use self::identity::Identity;
+pub(crate) use self::renewal::Renewer;
 pub(crate) use self::wallet::Wallet;
 pub use self::wallet::{Credentials, CredentialsFuture, Wanted};
 use crate::shared::{ForHub, Shared};
@@ -28,6 +30,8 @@ use crate::shared::{ForHub, Shared};
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     identity: Mutex<Option<Arc<Identity>>>,
+    /// Decides on fresh credentials, where some are asked for.
+    renewer: Mutex<Option<Renewer>>,
     gate: OnceLock<Gate>,
 }
 
@@ -37,17 +41,34 @@ impl Known {
         self.gate.set(gate).ok();
     }
 
+    /// The peer was let in: on this link.
+    pub(crate) fn admit(&self, granted: Option<Granted>, renewer: Option<Renewer>) {
+        if let Some(granted) = granted {
+            self.identify(granted.identity);
+        }
+        *self.renewer.lock().unwrap_or_else(|error| error.into_inner()) = renewer;
+    }
+
     /// Who the peer is; `None` where nobody has asked.
     pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.lock().unwrap_or_else(|error| error.into_inner()).clone()
     }
 
     /// The peer has shown who it is.
-    pub(crate) fn identify(&self, identity: Identity) {
+    fn identify(&self, identity: Identity) {
         let identity = Arc::new(identity);
         let before = self.identity.lock().unwrap_or_else(|error| error.into_inner()).replace(identity);
         // What it holds is the application's: it goes without the lock.
         drop(before);
+    }
+}
+
+/// Has fresh credentials of the peer decided on.
+pub(crate) fn renew(shared: &Arc<Shared>, id: Id, auth: Auth) {
+    let renewer = shared.known().renewer.lock().unwrap_or_else(|error| error.into_inner()).clone();
+    match renewer {
+        Some(renewer) => renewer.renew(shared, id, auth),
+        None => shared.answer_auth(id, Err(Error::unimplemented("no credentials are asked for here"))),
     }
 }
 

@@ -3,18 +3,19 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fluxar_proto::{Auth, Dial, Error, Payload, Psk};
 use futures_util::FutureExt;
 
+use super::renewal::Plan;
 use crate::address::Address;
 use crate::handler::{HandlerError, panicked};
 use crate::shared::Shared;
-use crate::tasks::Tasks;
+use crate::tasks::{Alarm, Tasks};
 
 /// What [`Credentials`] give.
 pub type CredentialsFuture<'a> =
@@ -106,13 +107,9 @@ impl Wallet {
         if !is_own {
             return Ok(dial);
         }
-        let (until, mut alarm) = (tasks.now() + time, tasks.alarm());
-        let mut asked = pin!(self.ask(Wanted::Connect(address.clone())));
-        dial.auth = poll_fn(|cx| match asked.as_mut().poll(cx) {
-            Poll::Pending => alarm.poll(cx, until).map(|()| Err(late())),
-            ready => ready,
-        })
-        .await?;
+        let asked = tasks.within(time, self.ask(Wanted::Connect(address.clone()))).await;
+        dial.auth =
+            asked.ok_or_else(|| Error::deadline_exceeded("the credentials were not there in time"))??;
         Ok(dial)
     }
 
@@ -140,25 +137,78 @@ impl Wallet {
     }
 
     async fn serve(&self, shared: &Shared) {
-        while let Some((link, challenge)) = shared.challenged().await {
-            let answer = shared.while_open(self.ask(Wanted::Challenge(challenge))).await;
-            let auth = match answer {
-                Some(Ok(auth)) => auth,
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "there is no answer to a challenge");
-                    None
+        let mut plan = Plan::default();
+        let mut alarm = shared.tasks().alarm();
+        while let Some(need) = poll_fn(|cx| poll_need(cx, shared, &mut plan, &mut alarm)).await {
+            let served = async {
+                match need {
+                    Need::Challenge { link, challenge } => self.answer(shared, link, challenge).await,
+                    Need::Renewal => self.renew(shared, &mut plan).await,
                 }
-                None => return,
             };
-            if let Err(error) = shared.prove(link, auth) {
-                tracing::warn!(%error, "the answer to a challenge was not sent");
+            if shared.while_open(served).await.is_none() {
+                return;
             }
+        }
+    }
+
+    /// Answers a challenge, in any case: the server decides what no answer is worth.
+    async fn answer(&self, shared: &Shared, link: u64, challenge: Payload) {
+        let auth = self.ask(Wanted::Challenge(challenge)).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "there is no answer to a challenge");
+            None
+        });
+        if let Err(error) = shared.prove(link, auth) {
+            tracing::warn!(%error, "the answer to a challenge was not sent");
+        }
+    }
+
+    /// Renews the credentials, or sees when to try again.
+    async fn renew(&self, shared: &Shared, plan: &mut Plan) {
+        let renewed = match self.ask(Wanted::Renewal).await {
+            Ok(Some(auth)) => shared.authenticate(auth).await,
+            Ok(None) => {
+                tracing::warn!("there are no fresh credentials");
+                return plan.give_up();
+            }
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Ok(lifetime) => {
+                tracing::debug!(?lifetime, "the credentials are renewed");
+                plan.done();
+            }
+            Err(error) if plan.failed(shared.clock().now()) => {
+                tracing::warn!(%error, "the credentials are not renewed");
+            }
+            Err(error) => tracing::error!(%error, "the credentials have run out"),
         }
     }
 }
 
-fn late() -> Error {
-    Error::deadline_exceeded("the credentials were not there in time")
+/// What a server asks for.
+enum Need {
+    Challenge { link: u64, challenge: Payload },
+    Renewal,
+}
+
+/// The next that is asked for; `None` once the connection has ended.
+fn poll_need(
+    cx: &mut Context<'_>,
+    shared: &Shared,
+    plan: &mut Plan,
+    alarm: &mut Alarm,
+) -> Poll<Option<Need>> {
+    // Registered before anybody looks, so that nothing is missed.
+    let Some(wanted) = shared.poll_wanted_auth(cx) else { return Poll::Ready(None) };
+    if let Some((link, challenge)) = wanted.challenge {
+        return Poll::Ready(Some(Need::Challenge { link, challenge }));
+    }
+    let due = plan.due(shared.clock().now(), wanted.expires).filter(|_| wanted.stands);
+    match due {
+        Some(at) => alarm.poll(cx, shared.clock().to_runtime(at)).map(|()| Some(Need::Renewal)),
+        None => Poll::Pending,
+    }
 }
 
 /// Without secrets.

@@ -111,6 +111,7 @@ impl State {
         self.gaps.stood = true;
         self.gaps.redirect = None;
         self.gaps.report(Told::Connected, chores);
+        self.call_servant(chores);
         self.watchers.call_all(&mut chores.wakers);
         // Those who were turned away in the session before, or between the two.
         self.serve_calls(&mut chores.wakers);
@@ -142,6 +143,7 @@ impl State {
         self.fail_pings(&ConnectionError::LinkLost { unread: 0 }, chores);
         self.gaps.stood = true;
         self.gaps.report(Told::Resumed { resent: resent as u64 }, chores);
+        self.call_servant(chores);
         self.watchers.call_all(&mut chores.wakers);
     }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use fluxar_proto::message::Id;
 use fluxar_proto::{
-    Connection, ConnectionError, DeliveryRecord, Drain, Error, Event, Instant, PeerInfo, Stats, StreamOpening,
+    Auth, Connection, ConnectionError, DeliveryRecord, Drain, Error, Event, Instant, PeerInfo, Stats,
+    StreamOpening,
 };
 
 use self::auth::Asked;
@@ -134,6 +135,8 @@ pub(crate) struct Chores {
     pub(crate) requests: Vec<fluxar_proto::Request>,
     pub(crate) streams: Vec<StreamOpening>,
     pub(crate) for_hub: Vec<ForHub>,
+    /// Fresh credentials of the peer.
+    pub(crate) renewals: Vec<(Id, Auth)>,
 }
 
 impl Shared {
@@ -440,6 +443,8 @@ impl State {
                     }
                 }
                 Event::Challenge { challenge } => self.handle_challenge(challenge, chores),
+                Event::AuthOffered { id, auth } => chores.renewals.push((id, auth)),
+                Event::Authenticated { id, result } => self.handle_authenticated(id, result, chores),
                 Event::Established => self.handle_established(chores),
                 Event::Detached(why) => self.handle_detached(why, chores),
                 Event::Resumed { resent } => self.handle_resumed(resent, chores),
@@ -458,6 +463,7 @@ impl State {
     /// Nothing more will happen.
     fn handle_end(&mut self, chores: &mut Chores) {
         self.watchers.call_all(&mut chores.wakers);
+        self.call_servant(chores);
         self.queue.dissolve(&mut chores.wakers);
         self.withdraw_streams(&mut chores.wakers);
         chores.wakers.extend(self.pings.iter_mut().filter_map(|pinging| pinging.waker.take()));
