@@ -114,7 +114,7 @@ impl<R: Runtime> Serving<R> {
             None => return,
         };
         match taken {
-            Some(taken) => self.resume(clock, shaking, handshake, admitted, taken).await,
+            Some(taken) => self.resume(shaking, handshake, admitted, taken).await,
             None => self.begin(clock, shaking, handshake, admitted).await,
         }
     }
@@ -154,13 +154,13 @@ impl<R: Runtime> Serving<R> {
     /// A session goes on over a link.
     async fn resume(
         &self,
-        clock: Clock,
         mut shaking: Shaking<R>,
         handshake: Handshake,
         admitted: Admitted,
         taken: TakenUp,
     ) {
-        let (now, grant) = (clock.now(), admitted.grant());
+        // When credentials run out is told by the session's clock, not by that of the link.
+        let (now, grant) = (taken.now(), admitted.grant());
         let Admitted { offered, granted, renewer } = admitted;
         let resuming = match grant {
             Some(grant) => offered.accept_resumed_with(now, grant, &mut shaking.out),

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 
 use fluxar_proto::{
-    Attempt, Confirmed, ConnectionError, Id, Offered, ResumeOffer, ResumeRefused, SessionId, Tentative,
+    Attempt, Confirmed, ConnectionError, Id, Instant, Offered, ResumeOffer, ResumeRefused, SessionId,
+    Tentative,
 };
 
 use crate::auth::Present;
@@ -288,10 +289,15 @@ pub(crate) struct TakenUp {
 }
 
 impl TakenUp {
+    /// The time, by the session's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.session.shared().clock().now()
+    }
+
     /// What is known of the session.
     pub(crate) fn present(&self) -> Present {
-        let shared = self.session.shared();
-        let (identity, now) = (shared.known().identity(), shared.clock().now());
+        let (shared, now) = (self.session.shared(), self.now());
+        let identity = shared.known().identity();
         let has_run_out = shared.lock().connection.auth_expires().is_some_and(|at| at <= now);
         Present { identity, has_run_out }
     }
