@@ -208,6 +208,54 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Who is there
+//!
+//! A server lets in whom its [`Authenticator`] lets in: a closure, or [`Accounts`] for a few credentials that are known from
+//! the start. [`Peer::identity`] then says who is there, to every handler and hook, and `authorize` on the builders says
+//! what he may do:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use fluxar::{Access, Accounts, Auth, Code, Error, Identity, Request};
+//! # use fluxar::{Client, Server};
+//!
+//! let accounts = Accounts::new()
+//!     .bearer("ada's token", Identity::new("ada").with_attribute("role", "admin"))
+//!     .bearer("bob's token", Identity::new("bob"));
+//! let server = Server::bind("tcp://127.0.0.1:0")
+//!     .authenticator(accounts)
+//!     .authorize(|who, what: Access<'_>| {
+//!         let is_admin = who.identity().is_some_and(|id| id.attribute("role") == Some("admin"));
+//!         match is_admin || !what.is_within("admin.>") {
+//!             true => Ok(()),
+//!             false => Err(Error::permission_denied("for admins only")),
+//!         }
+//!     })
+//!     .handle("whoami", |req: Request| async move { Ok(req.identity().map(|id| id.name().to_owned())) })
+//!     .build()
+//!     .await?;
+//! # let url = server.url();
+//! # tokio::spawn(server.run());
+//!
+//! let client = Client::connect(&url).auth(Auth::bearer("bob's token")).build().await?;
+//! assert_eq!(client.call::<String>("whoami", &()).await?, "bob");
+//! let refused = client.call::<()>("admin.stop", &()).await.unwrap_err();
+//! assert_eq!((refused.code, refused.is_retry_safe()), (Code::PERMISSION_DENIED, true));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tokio"))]
+//! # fn main() {}
+//! ```
+//!
+//! Credentials travel over Unix sockets and loopback addresses; elsewhere a client does not connect with them, unless
+//! `allow_plaintext_auth` says that it may. They can [run out](Granted::expires_in): a client fetches fresh ones from its
+//! [`Credentials`] in time, and shows them within the session. Custom schemes may take [rounds](Verdict::Challenge). With
+//! `psk` on both builders each side proves to the other that it holds a pre-shared key; a server finds keys by name, and
+//! can exchange them while it runs. Who fails too often is turned away unheard for a while; others from elsewhere do not
+//! notice.
+//!
 //! # Errors
 //!
 //! An [`Error`] has a code (those of gRPC, some of the protocol, and your own from 1,000), a message, data, and says
