@@ -314,6 +314,7 @@ impl<R: Runtime> ClientBuilder<R> {
             // Where nobody dials again, the server need not keep anything.
             config.resume &= comes_back;
         });
+        self.wallet.set_time(self.settings.config.handshake_timeout);
         let hub = self.settings.hub.clone().unwrap_or_else(|| Hub::new(self.runtime.clone()));
         let mut result = self.connect_to(&first, &addresses, &hub).await;
         for address in addresses.iter().skip(1) {
@@ -336,7 +337,7 @@ impl<R: Runtime> ClientBuilder<R> {
         let ids = clock.ids().map_err(|error| failed(io_error(&error)))?;
         let rng = crate::random::generator().map_err(|error| failed(io_error(&error)))?;
         let timeout = self.settings.config.handshake_timeout;
-        let shown = self.wallet.dial(hub.tasks(), address, true, timeout).await;
+        let shown = self.wallet.dial(hub.tasks(), address, true).await;
         let mut shown = shown.map_err(ConnectError::Credentials)?;
         // One time for both, dialling and shaking hands.
         let began = clock.now();

@@ -125,12 +125,34 @@ fn source_of(ip: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::source_of;
+    use fluxar_runtime::Link;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    // spec: §6.11, §17.4
+    #[tokio::test]
+    async fn what_does_not_leave_the_machine_is_confidential() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a socket");
+        let link = TokioLink::tcp(stream).expect("a link");
+        assert_eq!((link.is_confidential(), link.source()), (true, Some("127.0.0.1".into())));
+    }
+
+    // spec: §6.11, §17.4
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_unix_socket_tells_whose_it_is() {
+        let (one, other) = UnixStream::pair().expect("two sockets");
+        let uid = other.peer_cred().expect("a user").uid();
+        let link = TokioLink::unix(one, std::path::Path::new("/x"));
+        assert_eq!((link.is_confidential(), link.source()), (true, Some(format!("user {uid}"))));
+    }
 
     // spec: §17.4
     #[test]
     fn one_who_owns_a_network_is_one_source() {
-        let source = |ip: &str| source_of(ip.parse::<std::net::IpAddr>().expect("an address").to_canonical());
+        let source = |ip: &str| source_of(ip.parse::<IpAddr>().expect("an address").to_canonical());
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
         assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::2"));

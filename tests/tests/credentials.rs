@@ -27,6 +27,7 @@ schedulers! {
     a_challenge_without_an_answer_is_refused
     a_provider_that_fails_fails_the_attempt
     a_provider_has_the_time_of_the_handshake
+    a_provider_that_hangs_at_a_challenge_hangs_there_alone
     credentials_stay_at_home_where_somebody_may_listen
     credentials_travel_in_clear_where_that_is_allowed
     a_client_that_comes_back_brings_fresh_credentials
@@ -230,6 +231,36 @@ async fn a_provider_has_the_time_of_the_handshake(net: Net) {
         Err(ConnectError::Credentials(error)) => assert_eq!(error.code, Code::DEADLINE_EXCEEDED),
         other => panic!("{other:?}"),
     }
+}
+
+async fn a_provider_that_hangs_at_a_challenge_hangs_there_alone(net: Net) {
+    let quick = |config: &mut fluxar::Config| config.handshake_timeout = Duration::from_millis(200);
+    let site = Site::with(net, |builder| {
+        whoami(builder).authenticator(countdown(1)).resume_for(Duration::ZERO).configure(quick)
+    })
+    .await;
+    let asked = Counter::new();
+    let counting = asked.clone();
+    let hanging = move |wanted: Wanted| {
+        counting.add();
+        let hangs = counting.get() == 4;
+        async move {
+            let number = match wanted {
+                Wanted::Challenge(_) if hangs => std::future::pending().await,
+                Wanted::Challenge(_) => 0u32,
+                _ => 1,
+            };
+            Ok(Auth::custom("countdown", number.to_payload()?))
+        }
+    };
+    let client = site.connect().credentials(hanging).configure(quick).reconnect(self::quick());
+    let client = client.build().await.unwrap();
+    let mut states = client.states();
+    states.next().await;
+    site.peer().await.hang_up();
+    while !matches!(states.next().await, Some(fluxar::State::Connected)) {}
+    assert_eq!(name_of(&client).await, known("counter", "custom"));
+    assert_eq!(asked.get(), 6, "in the second attempt it hung, in the third it did not");
 }
 
 const SECRETS: [&str; 3] = ["the token", "the key", "the password"];

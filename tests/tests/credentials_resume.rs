@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fluxar::{
-    Auth, AuthKind, AuthRequest, Client, ClientBuilder, Code, ConnectionError, Granted, HandlerError,
+    Auth, AuthKind, AuthRequest, Client, ClientBuilder, Code, ConnectionError, Drain, Granted, HandlerError,
     Identity, Reconnect, Request, ServerBuilder, State, States, Wanted,
 };
-use fluxar_tests::net::Net;
+use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::plan::Mishap;
 use fluxar_tests::proxy::Proxy;
 use fluxar_tests::schedulers;
@@ -21,6 +21,7 @@ schedulers! {
     a_session_without_fresh_credentials_does_not_go_on
     where_the_session_is_gone_credentials_are_shown_again
     who_fails_to_come_back_is_not_slowed_for_what_he_holds
+    credentials_do_not_follow_a_redirection_to_strangers
 }
 
 /// Whom the authenticator has seen: the token, and who it was by then.
@@ -180,4 +181,27 @@ async fn who_fails_to_come_back_is_not_slowed_for_what_he_holds(net: Net) {
         until(&mut states, |state| matches!(state, State::Connected)).await;
     }
     assert_eq!(name_of(&client).await, "ada");
+}
+
+// spec: §17.4, §8.6
+async fn credentials_do_not_follow_a_redirection_to_strangers(net: Net) {
+    for is_stranger in [true, false] {
+        let (home, _) = site(net, HOUR, |builder| builder).await;
+        let shown = Arc::<Mutex<Vec<bool>>>::default();
+        let noting = shown.clone();
+        let curious = move |request: AuthRequest| {
+            noting.lock().unwrap().push(request.auth().is_some());
+            async { Ok::<_, HandlerError>(Identity::new("anybody")) }
+        };
+        let other = Site::with(net, |builder| builder.authenticator(curious)).await;
+        let mut client = home.connect().auth(Auth::bearer("ada")).follow_redirects(true);
+        if !is_stranger {
+            client = client.url(other.url());
+        }
+        let client = client.build().await.unwrap();
+        home.handle().drain_with(Drain::new().with_redirect(other.url())).await;
+        eventually("the client goes there", || other.handle().peers().len() == 1).await;
+        assert_eq!(*shown.lock().unwrap(), [!is_stranger]);
+        drop(client);
+    }
 }

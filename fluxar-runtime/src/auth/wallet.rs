@@ -25,7 +25,7 @@ pub type CredentialsFuture<'a> =
 /// [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
 ///
 /// It is asked before each attempt to connect, for an answer to each challenge of a custom scheme, and in time before
-/// credentials run out. An answer of `None` means that there are none. An error fails the attempt; a renewal is tried
+/// credentials run out; each time it has as long as a [handshake](crate::Config::handshake_timeout). An answer of `None` means that there are none. An error fails the attempt; a renewal is tried
 /// again until it succeeds. Closures that take a [`Wanted`] will do, and so does an [`Auth`], which is always the same.
 ///
 /// ```
@@ -83,6 +83,8 @@ pub enum Wanted {
 pub(crate) struct Wallet {
     credentials: Option<Arc<dyn Credentials>>,
     psk: Option<Psk>,
+    /// How long the application may take.
+    time: Duration,
 }
 
 impl Wallet {
@@ -94,34 +96,30 @@ impl Wallet {
         self.psk = Some(psk);
     }
 
+    pub(crate) fn set_time(&mut self, time: Duration) {
+        self.time = time;
+    }
+
     /// What to go by at `address`, on a link that is not confidential until somebody says so. Where the application has not
     /// named the address there are no credentials for it (§17.4); a pre-shared key is not given away by its proof.
-    pub(crate) async fn dial(
-        &self,
-        tasks: &Tasks,
-        address: &Address,
-        is_own: bool,
-        time: Duration,
-    ) -> Result<Dial, Error> {
+    pub(crate) async fn dial(&self, tasks: &Tasks, address: &Address, is_own: bool) -> Result<Dial, Error> {
         let mut dial = Dial { psk: self.psk.clone(), ..Dial::default() };
         if !is_own {
             return Ok(dial);
         }
-        let asked = tasks.within(time, self.ask(Wanted::Connect(address.clone()))).await;
-        dial.auth =
-            asked.ok_or_else(|| Error::deadline_exceeded("the credentials were not there in time"))??;
+        dial.auth = self.ask(tasks, Wanted::Connect(address.clone())).await?;
         Ok(dial)
     }
 
-    /// Asks the application, which may panic.
-    async fn ask(&self, wanted: Wanted) -> Result<Option<Auth>, Error> {
+    /// Asks the application, which may panic, and may take for ever.
+    async fn ask(&self, tasks: &Tasks, wanted: Wanted) -> Result<Option<Auth>, Error> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
         let asked = std::panic::catch_unwind(AssertUnwindSafe(|| credentials.credentials(wanted)));
         let given = match asked {
-            Ok(given) => AssertUnwindSafe(given).catch_unwind().await,
-            Err(panic) => Err(panic),
+            Ok(given) => tasks.within(self.time, AssertUnwindSafe(given).catch_unwind()).await,
+            Err(panic) => Some(Err(panic)),
         };
-        match given {
+        match given.ok_or_else(|| Error::deadline_exceeded("the credentials were not there in time"))? {
             Ok(given) => given.map_err(|error| error.into_refusal("there are no credentials")),
             Err(panic) => Err(panicked(panic, "the credentials")),
         }
@@ -154,7 +152,7 @@ impl Wallet {
 
     /// Answers a challenge, in any case: the server decides what no answer is worth.
     async fn answer(&self, shared: &Shared, link: u64, challenge: Payload) {
-        let auth = self.ask(Wanted::Challenge(challenge)).await.unwrap_or_else(|error| {
+        let auth = self.ask(shared.tasks(), Wanted::Challenge(challenge)).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "there is no answer to a challenge");
             None
         });
@@ -165,7 +163,7 @@ impl Wallet {
 
     /// Renews the credentials, or sees when to try again.
     async fn renew(&self, shared: &Shared, plan: &mut Plan) {
-        let renewed = match self.ask(Wanted::Renewal).await {
+        let renewed = match self.ask(shared.tasks(), Wanted::Renewal).await {
             Ok(Some(auth)) => shared.authenticate(auth).await,
             Ok(None) => {
                 tracing::warn!("there are no fresh credentials");

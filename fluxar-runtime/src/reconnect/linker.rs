@@ -109,7 +109,7 @@ impl<R: Runtime> Linker<R> {
     /// A link, and what to show on it.
     async fn connect(&self, site: &Site) -> Result<(R::Link, Dial), String> {
         let (address, timeout) = (&site.address, self.settings.config.handshake_timeout);
-        let shown = self.wallet.dial(self.shared.tasks(), address, site.is_own, timeout).await;
+        let shown = self.wallet.dial(self.shared.tasks(), address, site.is_own).await;
         let mut shown = shown.map_err(|error| error.to_string())?;
         let link = dial(&self.runtime, address, timeout).await.map_err(|error| error.to_string())?;
         shown.confidential = link.is_confidential();
