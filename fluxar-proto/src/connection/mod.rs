@@ -550,6 +550,10 @@ impl Connection {
 
     /// Sends the next message again; whether there was one.
     fn send_again(&mut self, out: &mut TransmitBuf) -> bool {
+        // An offer is followed by nothing (§6.1), also where the link before was lost in the midst of this.
+        if !matches!(self.state, State::Established | State::Closing { flush: true, .. }) {
+            return false;
+        }
         let again = self.session.as_mut().and_then(|session| session.ledger.next_again());
         let Some(again) = again else { return false };
         out.push_again(&again);

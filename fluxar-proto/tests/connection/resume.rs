@@ -5,7 +5,7 @@ use fluxar_proto::{
     CallEvent, Connection, Dial, Event, Incoming, Instant, Progress, ResumeProgress, TransmitBuf,
 };
 
-use crate::support::{Pair, config, ids, options, outcomes, requests, uint};
+use crate::support::{Pair, blob, config, ids, options, outcomes, requests, uint};
 
 /// Carries what `from` has to say.
 fn bytes(from: &mut Connection, now: Instant) -> BytesMut {
@@ -79,4 +79,39 @@ fn a_call_is_answered_over_the_next_link() {
     let outcomes = outcomes(a, &events);
     assert_eq!(outcomes, [(call, Ok(uint(8))), (second, Ok(uint(9))), (third, Ok(uint(10)))]);
     assert_eq!((a.stats().resumed, b.stats().resumed), (1, 1));
+}
+
+// spec: §6.1, §9.7
+#[test]
+fn nothing_follows_an_offer_also_where_resending_was_cut_short() {
+    let config = config(|config| config.resume = true);
+    let mut pair = Pair::established(&config);
+    let now = pair.now;
+    for _ in 0..8 {
+        pair.a().call(now, "m", blob(100_000), options()).unwrap();
+        while !bytes(pair.a(), now).is_empty() {}
+    }
+    pair.cut();
+    let [a, b] = &mut pair.ends;
+    let (a, b) = (a.connection.as_mut().unwrap(), b.connection.as_mut().unwrap());
+    b.handle_eof(now, 0).unwrap();
+    for _ in 0..3 {
+        a.handle_eof(now, 0).unwrap();
+        assert_eq!(a.reconnect(now, Dial::default()), Ok(true));
+        let mut said = bytes(a, now);
+        let mut out = TransmitBuf::new();
+        let incoming = Incoming::new(config.clone(), now, ids(9));
+        let Ok(Progress::Offered(mut offered)) = incoming.handle_input(now, &mut said, &mut out) else {
+            panic!("no offer")
+        };
+        assert_eq!((said.len(), a.wants_transmit()), (0, false), "something follows the offer");
+        let offer = offered.offer().resume.clone().unwrap();
+        offered.set_resumed(b.take_up(now, &offer, offered.id()).unwrap());
+        let resuming = offered.accept_resumed(now, &mut out).unwrap();
+        a.handle_input(now, &mut BytesMut::from(&out.copy_to_bytes(out.remaining())[..])).unwrap();
+        // A part of what goes again; the link is lost, and nobody has confirmed anything.
+        let said = bytes(a, now);
+        assert!(said.len() > 100_000 && said.len() < 800_000, "{} bytes", said.len());
+        b.abandon(now, resuming.attempt());
+    }
 }
