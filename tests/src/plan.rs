@@ -98,47 +98,66 @@ impl Plan {
         Self { back: Way::until(after, mishap), ..Self::default() }
     }
 
+    /// The same after so many bytes more.
+    #[must_use]
+    pub fn later(mut self, bytes: u64) -> Self {
+        for way in [&mut self.there, &mut self.back] {
+            if let Some((after, _)) = &mut way.mishap {
+                *after += bytes;
+            }
+        }
+        self
+    }
+
     /// Passes on nothing at all.
     pub fn refused() -> Self {
         Self::there(0, Mishap::Reset)
     }
 
-    /// A plan that ends the link after fewer than `bound` bytes of one direction, mostly a good deal sooner. Of the two
+    /// A plan that cuts the link after fewer than `bound` bytes of one direction, mostly a good deal sooner. Of the two
     /// directions' mishaps, the first one to come counts.
     pub fn random(random: &mut Random, bound: u64) -> Self {
-        let mut way = |surely| Way {
-            piece: [1, 7, 200, 1500, 64 << 10, 64 << 10][random.below(6) as usize],
-            pause: match random.below(12) {
-                0 => Duration::from_millis(1),
-                _ => Duration::ZERO,
-            },
-            mishap: (surely || random.below(3) == 0).then(|| {
-                // All orders of magnitude alike: the handshake is short, and is to be cut as often as what follows.
-                let magnitude = 1 + random.below(u64::from(bound.max(2).ilog2()) + 1);
-                (random.below((1 << magnitude).min(bound)), random_mishap(random))
-            }),
-            random: random.fork(),
+        let cut = random_cut(random);
+        let other = match random.below(3) {
+            0 => Some(random_cut(random)),
+            1 => Some(random_stall(random)),
+            _ => None,
         };
-        let (sure, other) = (way(true), way(false));
-        // A pause after each of the smallest pieces would take for ever.
-        let lively = |way: Way| if way.piece < 1500 { way.paused(Duration::ZERO) } else { way };
-        let (sure, other) = (lively(sure), lively(other));
-        match random.below(2) {
-            0 => Self { there: sure, back: other },
-            _ => Self { there: other, back: sure },
+        let mut ways = [Some(cut), other].map(|mishap| random_way(random, mishap, bound.max(2)));
+        if random.below(2) == 0 {
+            ways.reverse();
         }
+        let [there, back] = ways;
+        Self { there, back }
     }
 }
 
-fn random_mishap(random: &mut Random) -> Mishap {
-    let while_long = Duration::from_millis(1 + random.below(40));
+fn random_way(random: &mut Random, mishap: Option<Mishap>, bound: u64) -> Way {
+    let mishap = mishap.map(|mishap| {
+        // All orders of magnitude alike: the handshake is short, and is to be cut as often as what follows.
+        let magnitude = 1 + random.below(u64::from(bound.ilog2()) + 1);
+        (random.below((1 << magnitude).min(bound)), mishap)
+    });
+    // Many in the smallest pieces, or a pause after each of them, would take for ever.
+    let is_short = mishap.is_some_and(|(after, _)| after < 2000);
+    let pieces = if is_short { [1, 7, 200, 64 << 10] } else { [200, 1500, 64 << 10, 64 << 10] };
+    let piece = pieces[random.below(4) as usize];
+    let is_slow = piece >= 1500 && random.below(8) == 0;
+    let pause = if is_slow { Duration::from_millis(1) } else { Duration::ZERO };
+    Way { piece, pause, mishap, random: random.fork() }
+}
+
+fn random_cut(random: &mut Random) -> Mishap {
     match random.below(40) {
         0 => Mishap::Silence,
         1 => Mishap::SilenceBoth,
-        2..6 => Mishap::Stall(while_long),
-        6..8 => Mishap::StallBoth(while_long),
-        8..12 => Mishap::HalfClose,
-        12..26 => Mishap::Close,
+        2..6 => Mishap::HalfClose,
+        6..23 => Mishap::Close,
         _ => Mishap::Reset,
     }
+}
+
+fn random_stall(random: &mut Random) -> Mishap {
+    let time = Duration::from_millis(1 + random.below(40));
+    if random.below(2) == 0 { Mishap::Stall(time) } else { Mishap::StallBoth(time) }
 }

@@ -33,6 +33,7 @@ struct Counts {
     alive: AtomicUsize,
     cuts: AtomicUsize,
     shut: AtomicBool,
+    calm: AtomicBool,
 }
 
 impl Proxy {
@@ -66,8 +67,11 @@ impl Proxy {
                 loop {
                     let near = listener.accept().await.expect("a connection");
                     let number = counts.links.fetch_add(1, Ordering::SeqCst);
-                    let plan =
-                        if counts.shut.load(Ordering::SeqCst) { Plan::refused() } else { plan(number) };
+                    let plan = match () {
+                        () if counts.shut.load(Ordering::SeqCst) => Plan::refused(),
+                        () if counts.calm.load(Ordering::SeqCst) => Plan::default(),
+                        () => plan(number),
+                    };
                     let mut orders = orders.clone();
                     // Those from before are for others.
                     orders.mark_unchanged();
@@ -117,6 +121,11 @@ impl Proxy {
         let both = [Mishap::Reset, Mishap::Close, Mishap::SilenceBoth].contains(&mishap);
         assert!(both || matches!(mishap, Mishap::StallBoth(_)), "{mishap:?} happens to one direction");
         self.order.send_replace(Some(mishap));
+    }
+
+    /// Plans no more: new links pass everything on.
+    pub fn calm(&self) {
+        self.counts.calm.store(true, Ordering::SeqCst);
     }
 
     /// Resets every new link at once, or does so no longer.

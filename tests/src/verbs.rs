@@ -7,6 +7,7 @@ use fluxar_proto::message::{Id, Kind, verb};
 use serde::Serialize;
 
 use crate::guests::Shown;
+use crate::resume::Session;
 use crate::wire::Message;
 
 /// What a scripted peer has and takes: the parts of its hello that tests choose.
@@ -14,6 +15,8 @@ use crate::wire::Message;
 pub struct Terms {
     caps: Caps,
     limits: BTreeMap<&'static str, u32>,
+    #[serde(flatten)]
+    session: Session,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -50,6 +53,13 @@ impl Terms {
     #[must_use]
     pub fn limit(mut self, name: &'static str, value: u32) -> Self {
         self.limits.insert(name, value);
+        self
+    }
+
+    /// The same with what an offer or an answer says of sessions.
+    #[must_use]
+    pub fn session(mut self, session: Session) -> Self {
+        self.session = session;
         self
     }
 

@@ -508,6 +508,17 @@ impl Trap {
         Wire::new(stream)
     }
 
+    /// Cuts a connection, and takes the next one.
+    ///
+    /// # Panics
+    ///
+    /// Where none can be accepted.
+    pub async fn accept_after(&self, wire: &mut Wire) -> Wire {
+        // Nobody reads or writes it any more; the other side finds it closed.
+        *wire = Wire::new(tokio::io::empty());
+        self.accept().await
+    }
+
     /// The next connection, with the handshake done.
     ///
     /// # Panics
