@@ -1,141 +1,19 @@
 """Plays the situations of SPEC.md against a server of FLUXAR Core and checks its answers.
 
-Called as `peer.py probe HOST PORT [--only core|streams|pubsub]`; what is beyond Core is in probe_streams.py and
-probe_pubsub.py. The server is expected to have the methods `echo` and `sleep` of peer.py,
+Called as `peer.py probe HOST PORT [--only core|streams|pubsub|sessions]`; what is beyond Core is in probe_streams.py,
+probe_pubsub.py and probe_sessions.py. The server is expected to have the methods `echo` and `sleep` of peer.py,
 or those of `fluxar serve --conformance`, which begin with `test.`. Items that need `count` (`test.update`),
 `collect` or `callback` are skipped where the server does not have them. Each item has connections of its own.
 """
 import os
-import pathlib
-import re
 import socket
 import time
 import traceback
 
-from cbor import ANSWER, Raw, decode, encode, struct_of
+from cbor import Raw, decode, encode
+from probing import ID, ITEMS, REFUSED, Link, Skip, check, examples, item, max_message
 from wire import (CALL, CONTROL, HELLO, MALFORMED, MESSAGE, MESSAGE_TOO_LARGE, PROTOCOL_VIOLATION,
-                  RESOURCE_EXHAUSTED, STREAM, SUBSCRIBE, UNSUBSCRIBE, frame, new_message, parse)
-
-SPEC = pathlib.Path(__file__).parents[2] / "SPEC.md"
-ITEMS = []
-REFUSED = {"code": 12, "processed": False}  # what the unknown gets (§5.16), apart from the message
-ID = bytes.fromhex("0192f2a04c017a109b3c5d7e2f112001")  # I01 of §19
-
-
-class Skip(Exception):
-    pass
-
-
-def item(section, name, part="core"):
-    return lambda function: ITEMS.append((part, section, name, function))
-
-
-def check(truth, why):
-    if not truth:
-        raise AssertionError(why)
-
-
-class Link:
-    """A raw connection: whatever is wanted can be sent on it. Pings are answered and not seen."""
-
-    address, names = None, {}
-
-    def __init__(self, offer=None, hello=True):
-        self.socket = socket.create_connection(self.address, timeout=3)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.pings, self.answer_pings = 0, True
-        if hello:
-            offer_id = self.send(HELLO, payload={"versions": [1]} | (offer or {}))
-            answer = self.answer_to(offer_id, HELLO)
-            check(not answer.error, f"answer: {answer}")
-            self.answer = struct_of(ANSWER, "version")(answer.payload)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
-
-    def write(self, data):
-        self.socket.sendall(data)
-
-    def send(self, *fields, **more):
-        message = new_message(*fields, **more)
-        self.write(frame(encode(message)))
-        return message[1]
-
-    def exactly(self, size):
-        data = b""
-        while len(data) < size:
-            part = self.socket.recv(size - len(data))
-            if not part:
-                return None
-            data += part
-        return data
-
-    def receive(self):
-        """The next message that is no ping; None at the end of the transport."""
-        start = time.monotonic()
-        while time.monotonic() - start < 3:
-            size = self.exactly(4)
-            body = size and self.exactly(int.from_bytes(size, "big"))
-            if not body:
-                return None
-            message = parse(body)
-            if (message.type, message.target) != (CONTROL, "ping"):
-                return message
-            self.pings += 1
-            if self.answer_pings:
-                self.send(CONTROL, message.id)
-        raise TimeoutError("nothing but pings comes")
-
-    def call(self, method, payload=None, **more):
-        return self.send(CALL, None, self.names.get(method, method), payload=payload, **more)
-
-    def need(self, method):
-        if method not in self.names:
-            raise Skip(f"the server has no `{method}`")
-
-    def answer_to(self, ref, type=CALL, target=None):
-        message = self.receive()
-        check(message, "the transport ended")
-        check((message.type, message.ref, message.target) == (type, ref, target), f"instead came {message}")
-        return message
-
-    def result(self, ref):
-        message = self.answer_to(ref)
-        check(not message.error, f"error: {message.error}")
-        return decode(message.payload)
-
-    def error(self, ref, *place, **want):
-        error = self.answer_to(ref, *place).error
-        seen = {key: value for key, value in (error or {}).items() if key in ("code", "processed")}
-        check(seen == want, f"{error} instead of {want}")
-        return error
-
-    def alive(self):
-        """Nothing else has come and calls are answered: what was sent before had no effect."""
-        check(self.result(self.call("echo", "alive")) == "alive", "echo")
-
-    def closed(self, code):
-        """`close` with that code is the last message, and then the transport ends (§5.17)."""
-        while (message := self.receive()) and (message.type, message.target) != (CONTROL, "close"):
-            pass  # answers to what came before the offence
-        check(message, "the transport ended without `close`")
-        check(message.error and message.error["code"] == code, f"{message} instead of {code}")
-        self.socket.shutdown(socket.SHUT_WR)
-        check(self.receive() is None, "something follows `close`")
-
-    def ended(self):
-        check(self.receive() is None, "something was sent")
-
-
-def examples(kind, third):
-    """The blocks of §19 of one kind, as (name, bytes)."""
-    pattern = rf"```{kind} (\S+) {third}\n(.*?)```" if third else rf"```{kind} (\S+)\n(.*?)```"
-    for name, body in re.findall(pattern, SPEC.read_text(), re.S):
-        yield name, bytes.fromhex(" ".join(line.split("#")[0] for line in body.splitlines()))
-
+                  RESOURCE_EXHAUSTED, STREAM, SUBSCRIBE, UNSUBSCRIBE, frame, new_message)
 
 # ---------------------------------------------------------------- frames
 
@@ -188,10 +66,6 @@ def _():
         check(len(body) == 65_536, f"the probe's own sum: {len(body)}")
         link.write(frame(body))
         check(link.receive().type == HELLO, "no answer")
-
-
-def max_message(link):
-    return link.answer.get("limits", {}).get("max_message", 1 << 20)
 
 
 @item("5.13", "a message of exactly max_message, and one byte more")
@@ -592,8 +466,6 @@ def _():
 
 
 def main(host, port, only):
-    import probe_pubsub
-    import probe_streams
     Link.address, failed = (host, port), 0
     items = [item for item in ITEMS if only in (None, item[0])]
     with Link() as link:

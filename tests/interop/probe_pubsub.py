@@ -3,7 +3,7 @@ import os
 import time
 
 from cbor import Raw, array, bstr, decode, encode
-from probe import ID, Link, check, item
+from probing import ID, Link, check, items_with
 from wire import (CALL, CONTROL, INVALID_ARGUMENT, MALFORMED, MESSAGE, NULL, PROTOCOL_VIOLATION, RESOURCE_EXHAUSTED,
                   STREAM, SUBSCRIBE, UNIMPLEMENTED, UNSUBSCRIBE, frame, new_message)
 
@@ -61,15 +61,7 @@ def topic():
     return "probe." + os.urandom(6).hex()
 
 
-def member(section, name, offer=None):
-    def register(function):
-        def run():
-            with Member(offer) as link:
-                function(link)
-
-        item(section, name, "pubsub")(run)
-
-    return register
+member = items_with(Member, "pubsub")
 
 
 @member("12.2", "which filters match")

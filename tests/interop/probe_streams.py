@@ -3,7 +3,7 @@ import os
 import time
 
 from cbor import Raw, array, decode, encode
-from probe import ID, Link, check, item
+from probing import ID, Link, check, items_with
 from wire import (CALL, CANCELLED, CONTROL, FLOW_CONTROL, MALFORMED, MESSAGE, PROTOCOL_VIOLATION,
                   RESOURCE_EXHAUSTED, STREAM, frame, new_message)
 
@@ -45,15 +45,7 @@ class Streaming(Link):
         self.alive()
 
 
-def streaming(section, name, offer=None):
-    def register(function):
-        def run():
-            with Streaming(offer) as link:
-                function(link)
-
-        item(section, name, "streams")(run)
-
-    return register
+streaming = items_with(Streaming, "streams")
 
 
 @streaming("11.2", "numbers, then the end with the final value")

@@ -87,7 +87,14 @@ class Outgoing:
             meta.pop("seq", None)
         peer.send(new_message(MESSAGE, self.ref, self.topic, meta, self.payload, id=self.id))
         self.state = SENT
-        self.timer = peer.loop.call_later(peer.ack_timeout, self.expire)
+        self.wait()
+
+    def wait(self):
+        """For the answer; without a link none can come (§12.8)."""
+        if self.state == SENT and self.timer:
+            self.timer.cancel()
+        if self.state == SENT and self.lane.peer.link:
+            self.timer = self.lane.peer.loop.call_later(self.lane.peer.ack_timeout, self.expire)
 
     def expire(self):
         """No answer in time."""
@@ -155,6 +162,13 @@ class Lane:
             self.waiting.remove(message)
         self.flying += 1
 
+    def withdraw_all(self, error):
+        """Those that were never sent (§8.6)."""
+        for message in [message for message in self.waiting if message.attempt == 0]:
+            self.waiting.remove(message)
+            del self.peer.sent_messages[message.id]
+            message.settle(error)
+
     def done(self, message):
         self.peer.sent_messages.pop(message.id, None)
         self.flying -= 1
@@ -185,7 +199,7 @@ class Subscriber:
         qos, self.count = min(qos, self.qos), self.count + 1
         meta = meta | {"topic": topic} | ({"retained": True} if retained else {})
         message = new_message(MESSAGE, self.id, None, meta, payload)
-        if qos == 0 and (self.peer.blocked and len(self.peer.queue) >= HELD_MESSAGES):
+        if qos == 0 and len(self.peer.queue) >= HELD_MESSAGES:
             self.dropped = True  # at most once: who does not read loses (§12.7)
             return
         if self.dropped:
@@ -330,7 +344,8 @@ class Subscription:
 
 
 class PubSub:
-    """The part of a peer that publishes and subscribes. `held_messages`: id -> (the subscription, DELIVERED or ACKED)."""
+    """The part of a peer that publishes and subscribes. `held_messages`: id -> (the subscription, DELIVERED or ACKED,
+    qos)."""
 
     def start_pubsub(self):
         self.subscriptions, self.subscribers, self.sent_messages, self.held_messages = {}, {}, {}, {}
@@ -344,11 +359,16 @@ class PubSub:
             self.hub.remove(subscriber)
         self.publications.end(None)
 
+    def resume_pubsub(self):
+        for message in list(self.sent_messages.values()):
+            message.wait()
+
     # what applications do
 
     async def subscribe(self, filter, qos=0, inflight=None, group=None):
         """The subscription, once it is confirmed."""
         wanted = {"qos": qos, "inflight": inflight, "group": group}
+        self.may_open()
         opening = new_message(SUBSCRIBE, None, filter, {name: value for name, value in wanted.items() if value})
         subscription = Subscription(self, opening[1], filter, qos, inflight or self.own["max_inflight"])
         self.subscriptions[opening[1]] = subscription
@@ -361,8 +381,9 @@ class PubSub:
         meta, payload = {"retain": True} if retain else {}, Raw(encode(payload))
         self.fit(new_message(MESSAGE, None, topic, meta | {"qos": qos}, payload), processed=False)
         await self.writable.wait()
-        if self.closing or "pubsub" not in self.features:
-            raise Error(UNAVAILABLE, self.cause or "the other side does not publish", processed=False)
+        self.may_open()
+        if "pubsub" not in self.features:
+            raise Error(UNAVAILABLE, "the other side does not publish", processed=False)
         if qos == 0:
             self.send(new_message(MESSAGE, None, topic, meta, payload))
             return None

@@ -129,6 +129,7 @@ class Stream:
             self.stop()
         elif verb == "end" and m.error:
             self.over(m.error)
+            self.stop()
         elif verb == "credit":
             self.receive_credit(uint(m.payload))
         elif verb in ("pause", "resume"):
@@ -241,8 +242,9 @@ class Streams:
         meta = {} if timeout is None else {"timeout_ms": math.ceil(timeout * 1000)}
         if window is not None:
             meta["window"] = window
-        if self.closing or "stream" not in self.features:
-            raise Error(UNAVAILABLE, self.cause or "the other side has no streams", processed=False)
+        self.may_open()
+        if "stream" not in self.features:
+            raise Error(UNAVAILABLE, "the other side has no streams", processed=False)
         opening = new_message(STREAM, None, method, meta, Raw(encode(payload)))
         self.fit(opening, processed=False)
         window = self.own["stream_window"] if window is None else window

@@ -7,10 +7,9 @@ from cbor import ERROR, MAX_DEPTH, Malformed, Raw, bstr, encode, skip, struct_of
 HELLO, CALL, STREAM, SUBSCRIBE, UNSUBSCRIBE, MESSAGE, CONTROL = range(1, 8)  # §5.4
 CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 1, 3, 4  # §16
 PERMISSION_DENIED, RESOURCE_EXHAUSTED, OUT_OF_RANGE = 7, 8, 11
-UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
 MALFORMED, PROTOCOL_VIOLATION, UNSUPPORTED_VERSION, MESSAGE_TOO_LARGE = 100, 101, 102, 103
-FLOW_CONTROL, HEARTBEAT_TIMEOUT = 104, 108
-
+FLOW_CONTROL, SESSION_UNKNOWN, HEARTBEAT_TIMEOUT, DRAINING = 104, 107, 108, 109
 
 
 class Error(Exception):
@@ -63,3 +62,11 @@ def parse(body):
         error=None if error == NULL else struct_of(ERROR, "code", indefinite=False)(error),
         size=len(body),
     )
+
+
+def is_counted(type, ref, target, meta):
+    """Whether a message is counted for resume (§9.2). The values of `meta` may be encoded."""
+    if type != MESSAGE or (ref is not None and target is not None):
+        return STREAM - 1 <= type <= MESSAGE
+    qos = Raw(encode((meta or {}).get("qos", 0)))
+    return qos[0] >> 5 == 0 and uint(qos) in (1, 2)
