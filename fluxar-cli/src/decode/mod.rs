@@ -1,18 +1,19 @@
 //! `fluxar decode`: frames, message by message.
 
+mod details;
 mod input;
 mod meaning;
 
 use std::io::{self, BufWriter, Write};
 
 use fluxar_proto::frame::{self, FrameError};
-use fluxar_proto::message::{DecodeError, DecodeErrorKind, Envelope};
+use fluxar_proto::message::{DecodeError, DecodeErrorKind, Envelope, Kind, verb};
 
 use self::meaning::Opened;
 use crate::args::DecodeArgs;
 use crate::describe;
 use crate::failure::{Exit, Failure};
-use crate::notation::{diagnostic, hex, one_line, quoted};
+use crate::notation::{Secrets, diagnostic, discreet, hex, may_hold_secrets, one_line, quoted};
 
 /// A frame that announces as much as this, and is not there, is no frame but something else (§3.5).
 const UNLIKELY: u32 = 32 << 20;
@@ -22,6 +23,9 @@ const SHOWN: usize = 1000;
 
 /// Bytes before and behind the place of an error that are printed.
 const EXCERPT: usize = 8;
+
+/// Bytes before a message that are searched for secrets, before any of them is printed.
+const NEIGHBOUR: usize = 64 << 10;
 
 pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let input = input::read(&args.input)?;
@@ -92,8 +96,8 @@ impl<W: Write> Printer<'_, W> {
                     body.end,
                     &format!("malformed: {}{hint}", DecodeError { offset: at, ..error }),
                 )?;
-                self.field("read", &self.cut(diagnostic(bytes), bytes.len()))?;
-                self.excerpt(at)?;
+                self.field("read", &self.cut(unread(bytes), bytes.len()))?;
+                self.excerpt(at, body)?;
                 self.malformed += 1;
             }
         }
@@ -108,7 +112,10 @@ impl<W: Write> Printer<'_, W> {
                 self.malformed += 1;
                 self.title(start, end, &format!("malformed: {why} ({})", meaning.text))?;
             }
-            None => self.title(start, end, &meaning.text)?,
+            None => {
+                let details = details::of(envelope);
+                self.title(start, end, &format!("{}{details}", meaning.text))?;
+            }
         }
         self.field("type", &format!("{} ({})", envelope.kind, envelope.kind.code()))?;
         self.field("id", &envelope.id.to_string())?;
@@ -129,7 +136,12 @@ impl<W: Write> Printer<'_, W> {
             Some(error) => self.field("error", &self.cut(one_line(&describe::error(error)), 0)),
             None => {
                 let payload = envelope.payload.as_bytes();
-                self.field("payload", &self.cut(diagnostic(payload), payload.len()))
+                let text = match (envelope.kind, envelope.target) {
+                    (Kind::Hello, _) => discreet(payload, Secrets::OfHello),
+                    (Kind::Control, Some(verb::AUTH)) => discreet(payload, Secrets::OfAuth),
+                    _ => diagnostic(payload),
+                };
+                self.field("payload", &self.cut(text, payload.len()))
             }
         }
     }
@@ -141,7 +153,7 @@ impl<W: Write> Printer<'_, W> {
         let Some((prefix, body)) = rest.split_first_chunk() else {
             let text = format!("truncated: {} of the 4 bytes of its length are there", rest.len());
             self.title(at, self.input.len(), &text)?;
-            return self.excerpt(self.input.len());
+            return self.excerpt(self.input.len(), at..self.input.len());
         };
         let len = u32::from_be_bytes(*prefix);
         if len >= UNLIKELY {
@@ -151,9 +163,9 @@ impl<W: Write> Printer<'_, W> {
         let text = format!("truncated: {} of {len} bytes are there", body.len());
         self.title(at, self.input.len(), &text)?;
         if !body.is_empty() {
-            self.field("read", &self.cut(diagnostic(body), body.len()))?;
+            self.field("read", &self.cut(unread(body), body.len()))?;
         }
-        self.excerpt(self.input.len())
+        self.excerpt(self.input.len(), at..self.input.len())
     }
 
     /// What stands at `at` is no frame; so nobody can say where the next one begins.
@@ -166,7 +178,7 @@ impl<W: Write> Printer<'_, W> {
             _ => "",
         };
         self.title(at, self.input.len(), &format!("malformed: {error}{hint}"))?;
-        self.excerpt(at)
+        self.excerpt(at, at..self.input.len())
     }
 
     fn title(&mut self, start: usize, end: usize, text: &str) -> io::Result<()> {
@@ -179,9 +191,16 @@ impl<W: Write> Printer<'_, W> {
         writeln!(self.out, "    {name:<8} {value}")
     }
 
-    /// The bytes around `at`.
-    fn excerpt(&mut self, at: usize) -> io::Result<()> {
-        let (from, to) = (at.saturating_sub(EXCERPT), self.input.len().min(at + 1 + EXCERPT));
+    /// The bytes around `at`, which lies in what stands at `range`; none where there may be secrets among them.
+    fn excerpt(&mut self, at: usize, range: std::ops::Range<usize>) -> io::Result<()> {
+        let whole = &self.input[range.clone()];
+        let message = whole.split_at_checked(frame::PREFIX_LEN).map_or(whole, |(_, message)| message);
+        if may_hold_secrets(whole) && may_hold_secrets(message) {
+            return self.field("bytes", "not shown, since there may be secrets among them");
+        }
+        let before = &self.input[range.start.saturating_sub(NEIGHBOUR)..range.start];
+        let first = if may_hold_secrets(before) { range.start } else { 0 };
+        let (from, to) = (at.saturating_sub(EXCERPT).max(first), self.input.len().min(at + 1 + EXCERPT));
         let shown = |range: &[u8]| {
             let mut text = String::new();
             for byte in range {
@@ -213,6 +232,11 @@ impl<W: Write> Printer<'_, W> {
     }
 }
 
+/// As much as can be read of what is no message.
+fn unread(bytes: &[u8]) -> String {
+    if may_hold_secrets(bytes) { discreet(bytes, Secrets::Anywhere) } else { diagnostic(bytes) }
+}
+
 /// What bytes that are no plain envelope may be.
 fn form_hint(body: &[u8], error: &DecodeError) -> &'static str {
     match (error.kind, body) {
@@ -223,5 +247,7 @@ fn form_hint(body: &[u8], error: &DecodeError) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod secret_tests;
 #[cfg(test)]
 mod tests;

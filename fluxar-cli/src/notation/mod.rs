@@ -13,11 +13,13 @@ mod head;
 mod number;
 mod parse;
 mod print;
+mod secrets;
 mod text;
 
 pub(crate) use head::{byte_string, map_entries};
 pub(crate) use parse::parse;
-pub(crate) use print::{diagnostic, json};
+pub(crate) use print::{diagnostic, discreet, json};
+pub(crate) use secrets::{Secrets, may_hold_secrets};
 pub(crate) use text::{hex, one_line, quoted};
 
 /// How deep arrays, maps and tags may nest, as in every message.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::head::{Head, Reader, Stop, Width, major};
+use super::secrets::{Secrecy, Secrets};
 use super::text::{base64url, hex, quote};
 use super::{DEPTH_LIMIT, number};
 
@@ -24,14 +25,26 @@ pub(crate) fn diagnostic(bytes: &[u8]) -> String {
     print(bytes, Form::Diagnostic).text
 }
 
+/// As [`diagnostic`], without the secrets that handshakes hold: of those only the length is said.
+pub(crate) fn discreet(bytes: &[u8], secrets: Secrets) -> String {
+    print_hiding(bytes, Form::Diagnostic, Some(secrets)).text
+}
+
 /// The item that `bytes` are as JSON.
 pub(crate) fn json(bytes: &[u8]) -> Json {
     print(bytes, Form::Json)
 }
 
 fn print(bytes: &[u8], form: Form) -> Json {
-    let mut printer = Printer { input: Reader(bytes), out: String::new(), form, is_exact: true };
-    let printed = printer.item(0);
+    print_hiding(bytes, form, None)
+}
+
+fn print_hiding(bytes: &[u8], form: Form, secrets: Option<Secrets>) -> Json {
+    let mut printer = Printer { input: Reader(bytes), out: String::new(), form, is_exact: true, secrets };
+    let printed = match secrets {
+        Some(Secrets::OfAuth) => printer.credentials(0),
+        _ => printer.item(0),
+    };
     if printed.is_err() || !printer.input.0.is_empty() {
         printer.is_exact = false;
         let apart = printer.out.is_empty() || printer.out.ends_with([' ', '[', '{', '(']);
@@ -51,6 +64,7 @@ struct Printer<'a> {
     out: String,
     form: Form,
     is_exact: bool,
+    secrets: Option<Secrets>,
 }
 
 type Printed = Result<(), Stop>;
@@ -238,17 +252,51 @@ impl Printer<'_> {
         let count = self.open(head, "{");
         let mut keys = HashSet::new();
         self.list(count, |printer| {
+            let before = printer.out.len();
             if printer.is_json() {
                 let key = printer.json_key(depth)?;
                 printer.is_exact &= keys.insert(key);
             } else {
                 printer.item(depth)?;
             }
+            let secrecy = printer.secrets.map(|secrets| secrets.of(&printer.out[before..]));
             printer.push(": ");
-            printer.item(depth)
+            match secrecy {
+                None | Some(Secrecy::None) => printer.item(depth),
+                Some(Secrecy::Auth) => printer.credentials(depth),
+                Some(Secrecy::Secret) => printer.hidden(depth),
+            }
         })?;
         self.push("}");
         Ok(())
+    }
+
+    /// Prints a structure `auth` without its secrets; what is no map, not at all.
+    fn credentials(&mut self, depth: usize) -> Printed {
+        if !matches!(self.input.0.first(), Some(first) if first >> 5 == major::MAP) {
+            return self.hidden(depth);
+        }
+        let around = self.secrets.replace(Secrets::OfAuth);
+        let printed = self.item(depth);
+        self.secrets = around;
+        printed
+    }
+
+    /// Says no more of the next item than how long it is.
+    fn hidden(&mut self, depth: usize) -> Printed {
+        let (before, rest) = (self.out.len(), self.input.0.len());
+        let string = match self.input.clone().head() {
+            Ok(head) if matches!(head.major, major::BYTES | major::TEXT) => {
+                Some(head.value).filter(|_| head.width != Width::Indefinite)
+            }
+            _ => None,
+        };
+        let printed = self.item(depth);
+        self.out.truncate(before);
+        let len = string.unwrap_or((rest - self.input.0.len()) as u64);
+        let bytes = if len == 1 { "byte" } else { "bytes" };
+        self.push(&format!("<{len} {bytes}>"));
+        printed
     }
 
     /// Prints a key for JSON, where all keys are text. Returns it.
@@ -259,7 +307,7 @@ impl Printer<'_> {
         } else {
             self.is_exact = false;
             let (input, out) = (self.input.clone(), String::new());
-            let mut key = Printer { input, out, form: Form::Diagnostic, is_exact: true };
+            let mut key = Printer { input, out, form: Form::Diagnostic, is_exact: true, secrets: None };
             key.item(depth)?;
             self.input = key.input;
             quote(&mut self.out, &key.out);
