@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::handshake::{Dial, Handshake};
 use super::{Connection, Event, Lost, State};
 use crate::frame;
-use crate::message::{Code, Envelope};
+use crate::message::{Code, Envelope, Item};
 use crate::pattern::Context;
 use crate::session::{
     Answer, ConnectionError, HelloError, Resumed, Session, SessionGrant, Violation, feature,
@@ -149,7 +149,10 @@ impl Connection {
     /// The peer has handled so many of our messages (§9.3).
     pub(super) fn handle_handled(&mut self, envelope: &Envelope<'_>) -> Result<(), ConnectionError> {
         let Some(session) = &mut self.session else { return self.drop_message() };
-        Ok(session.ledger.acknowledge(handled(envelope)?)?)
+        match handled(envelope)? {
+            Some(count) => Ok(session.ledger.acknowledge(count)?),
+            None => Ok(()),
+        }
     }
 
     /// What belongs to a link alone is forgotten.
@@ -220,7 +223,17 @@ impl Connection {
     }
 }
 
-/// What `handled` says of lane 0. Another lane has sent nothing here, so that nothing of it can have been handled.
-fn handled(envelope: &Envelope<'_>) -> Result<u64, Violation> {
-    envelope.payload.as_u64().ok_or(Violation::BadPayload(envelope.id))
+/// What `handled` says of lane 0; `None` where it is about another one, of which there is none here: so nothing of it can
+/// have been handled (§9.3).
+fn handled(envelope: &Envelope<'_>) -> Result<Option<u64>, Violation> {
+    let bad = || Violation::BadPayload(envelope.id);
+    if let Some(count) = envelope.payload.as_u64() {
+        return Ok(Some(count));
+    }
+    let mut numbers = envelope.payload.array().map_err(|_| bad())?.map(Item::as_u64);
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Some(1..)), Some(Some(0)), None) => Ok(None),
+        (Some(Some(_)), Some(Some(_)), None) => Err(Violation::WrongCount),
+        _ => Err(bad()),
+    }
 }

@@ -186,3 +186,34 @@ fn the_end_of_a_cancelled_request_does_not_touch_a_later_one_with_its_id() {
         "{events:?}"
     );
 }
+
+// spec: §9.3
+#[test]
+fn of_a_lane_that_there_is_not_nothing_was_handled() {
+    let resumable = || {
+        let offer = cbor(|out| {
+            out.map(2)?.str("versions")?.array(1)?.u8(1)?;
+            out.str("caps")?.map(1)?.str("features")?.array(1)?.str("resume")?.ok()
+        });
+        Script::responder_with(&config(|config| config.resume = true), offer)
+    };
+    let handled = |numbers: &[u64]| {
+        let payload = cbor(|out| {
+            out.array(numbers.len() as u64)?;
+            for number in numbers {
+                out.u64(*number)?;
+            }
+            out.ok()
+        });
+        Msg::opening(Kind::Control, id(1), verb::HANDLED).payload(payload)
+    };
+    let mut script = resumable();
+    script.send(handled(&[4, 0])).unwrap();
+    assert!(script.read().is_empty());
+    for numbers in [&[4, 1][..], &[0, 0]] {
+        fatal(resumable(), handled(numbers), Violation::WrongCount, Code::PROTOCOL_VIOLATION);
+    }
+    for numbers in [&[][..], &[4], &[4, 0, 0]] {
+        fatal(resumable(), handled(numbers), Violation::BadPayload(id(1)), Code::MALFORMED);
+    }
+}
