@@ -32,6 +32,7 @@ schedulers! {
     subscribers_get_what_was_published_before
     messages_with_acknowledgement_are_waited_for
     sessions_without_a_link_end_at_once
+    who_leaves_the_transport_open_is_waited_for_a_second
 }
 
 /// More than any test takes.
@@ -420,4 +421,19 @@ async fn sessions_without_a_link_end_at_once(net: Net) {
     assert!(began.elapsed() < LONG / 2);
     assert_eq!(site.handle().stats().detached, 0);
     site.ended().await;
+}
+
+// spec: §8.7, §15.3
+// limit: wait for the other side after close
+async fn who_leaves_the_transport_open_is_waited_for_a_second(net: Net) {
+    let site = Site::open(net).await;
+    let mut wire = site.wire().await;
+    let (peer, began) = (site.peer().await, Instant::now());
+    let ending = tokio::spawn(async move { peer.shut_down().await });
+    assert_eq!(wire.closed().await, None);
+    // It has seen the end, and does not close its own direction.
+    assert_eq!(ending.await.unwrap(), ConnectionError::ClosedLocally(None));
+    let waited = began.elapsed();
+    assert!((Duration::from_millis(900)..LONG / 2).contains(&waited), "{waited:?}");
+    drop(wire);
 }

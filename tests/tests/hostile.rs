@@ -245,6 +245,7 @@ async fn openings_that_are_not_known_are_answered(net: Net) {
 }
 
 // spec: §10.6, §15.1
+// limit: max_calls
 async fn too_many_calls_are_refused_and_no_more(net: Net) {
     let field = Field::open(net, |builder| builder.configure(|config| config.limits.max_calls = 5)).await;
     let mut wire = field.site.wire().await;
@@ -434,6 +435,7 @@ async fn a_call_may_come_byte_by_byte(net: Net) {
 }
 
 // spec: §8.4, §15.3, §17.2
+// limit: transport that takes no byte
 async fn whoever_never_reads_is_cut_off(net: Net) {
     let why = Counter::new();
     let field = Field::open(net, |builder| {

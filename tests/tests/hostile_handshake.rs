@@ -136,6 +136,7 @@ async fn whoever_closes_or_leaves_in_the_handshake_gets_no_answer(net: Net) {
 }
 
 // spec: §6.9
+// limit: time for the handshake
 async fn silence_in_the_handshake_has_an_end(net: Net) {
     let time = Duration::from_millis(60);
     let field = Field::open(net, |builder| builder.configure(|config| config.handshake_timeout = time)).await;

@@ -23,6 +23,7 @@ schedulers! {
 }
 
 // spec: §11.8, §15.1
+// limit: max_streams
 async fn openings_beyond_the_limit_are_refused_and_no_more(net: Net) {
     let five = |builder: ServerBuilder| builder.configure(|config| config.limits.max_streams = 5);
     let streams = Streams::open(net, five).await;

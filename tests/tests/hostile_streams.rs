@@ -232,6 +232,7 @@ async fn a_sender_over_its_credit_is_cut_off(net: Net) {
 }
 
 // spec: §11.5
+// limit: credit of a stream's direction
 async fn more_credit_than_there_may_be_is_cut_off(net: Net) {
     let streams = Streams::open(net, |builder| builder).await;
     let floods: [fn(Id) -> Vec<Message>; 4] = [

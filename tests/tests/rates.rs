@@ -120,6 +120,7 @@ async fn turned_away(site: &Site) -> Error {
 }
 
 // spec: §15.3, §6.8
+// limit: connections of a server at once
 async fn what_is_beyond_the_connections_is_refused_until_one_goes(net: Net) {
     let site = Site::with(net, |builder| builder.max_connections(2)).await;
     let (first, second) = (site.client().await, site.client().await);

@@ -325,6 +325,7 @@ async fn a_socket_that_listens_already_serves(_: Net) {
 }
 
 // spec: §15.3, §17.2
+// limit: links in the handshake at once, per listener
 async fn too_many_handshakes_cost_only_the_oldest(net: Net) {
     let site = Site::with(net, |builder| builder.max_handshakes(4)).await;
     let client = site.client().await;

@@ -163,7 +163,7 @@ impl Connection {
         self.replies.clear();
         self.pings.clear();
         self.drains.unlinked();
-        self.read_after = None;
+        self.meters.pause = None;
         self.forget_renewals();
         (self.unread, self.input_is_one_frame) = (0, false);
     }

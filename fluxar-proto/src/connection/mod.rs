@@ -173,8 +173,6 @@ pub struct Connection {
     drains: Drains,
     /// How much the peer says.
     meters: Meters,
-    /// It has said enough until then.
-    read_after: Option<Instant>,
     events: VecDeque<Event>,
     closed_event: bool,
     stats: Stats,
@@ -247,7 +245,6 @@ impl Connection {
             pings: heapless::Deque::new(),
             drains: Drains::default(),
             meters: Meters::new(&config.rates, now),
-            read_after: None,
             events: VecDeque::new(),
             closed_event: false,
             stats: Stats::default(),
@@ -380,7 +377,8 @@ impl Connection {
         let heartbeat = self.heartbeat.next_timeout();
         let patterns = [self.calls.next_timeout(), self.streams.next_timeout(), self.pubsub.next_timeout()];
         let link = [tell, heartbeat].into_iter().flatten().filter(|_| self.frozen.is_none()).min();
-        patterns.into_iter().chain([state, link, self.next_drain_timeout(), self.read_after]).flatten().min()
+        let rest = [state, link, self.next_drain_timeout(), self.read_after()];
+        patterns.into_iter().chain(rest).flatten().min()
     }
 
     /// Encodes what there is to send into `out`, until about 64 KiB wait there: control messages first, then what lets the

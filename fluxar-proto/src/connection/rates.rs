@@ -16,7 +16,7 @@ impl Connection {
     /// [`Config::rates`](crate::Config::rates) let it. [`poll_timeout`](Self::poll_timeout) announces the moment, and with
     /// [`handle_timeout`](Self::handle_timeout) it is over.
     pub fn read_after(&self) -> Option<Instant> {
-        self.read_after
+        self.meters.pause
     }
 
     /// Counts what came. An opening beyond a rate may be refused; then it costs nothing else.
@@ -45,15 +45,15 @@ impl Connection {
     /// Whether what comes next has to wait. Its silence is of our making then, and says nothing of the peer (§8.4).
     pub(super) fn pause(&mut self, now: Instant) {
         let longest = self.heartbeat.interval().unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
-        self.read_after = self.meters.paused_until(now).map(|at| at.min(now + longest));
-        if let Some(at) = self.read_after {
+        self.meters.pause = self.meters.paused_until(now).map(|at| at.min(now + longest));
+        if let Some(at) = self.meters.pause {
             self.heartbeat.note_received(at);
         }
     }
 
     pub(super) fn end_pause(&mut self, now: Instant) {
-        if self.read_after.is_some_and(|at| at <= now) {
-            self.read_after = None;
+        if self.meters.pause.is_some_and(|at| at <= now) {
+            self.meters.pause = None;
         }
     }
 }

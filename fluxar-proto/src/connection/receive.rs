@@ -24,7 +24,7 @@ impl Connection {
     ///
     /// Why the connection is over. `input` is of no use any more then.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), ConnectionError> {
-        while self.handle_some_input(now, input, usize::MAX)? && self.read_after.is_none() {}
+        while self.handle_some_input(now, input, usize::MAX)? && self.read_after().is_none() {}
         Ok(())
     }
 

@@ -107,6 +107,7 @@ fn the_last_value_of_each_topic_is_kept_until_it_is_cleared() {
 }
 
 // spec: §12.16
+// limit: values that a hub keeps
 #[test]
 fn last_values_are_bounded_in_number_and_bytes() {
     let each = message("a", 100).held_bytes();

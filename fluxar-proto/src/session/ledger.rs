@@ -342,6 +342,7 @@ mod tests {
     }
 
     // spec: §9.4
+    // limit: store of counted messages
     #[test]
     fn a_store_holds_512_messages_and_a_mebibyte_at_least() {
         let mut ledger = ledger();

@@ -66,6 +66,8 @@ pub(crate) struct Meters {
     calls: Option<Bucket>,
     subscriptions: Option<Bucket>,
     action: RateAction,
+    /// It has said enough until then.
+    pub(crate) pause: Option<Instant>,
 }
 
 impl Meters {
@@ -78,6 +80,7 @@ impl Meters {
             calls: bucket(rates.calls),
             subscriptions: bucket(rates.subscriptions),
             action: rates.action,
+            pause: None,
         }
     }
 

@@ -149,6 +149,7 @@ fn what_is_sent_on_a_call_arrives_in_order_and_calls_begin_in_order() {
 }
 
 // spec: §10.3
+// limit: updates held for the application
 #[test]
 fn beyond_its_bounds_a_receiver_drops_the_oldest_update_and_counts_it() {
     let mut script = Script::responder(&config(|c| {

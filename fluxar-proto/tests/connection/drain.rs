@@ -371,6 +371,7 @@ fn at_the_deadline_what_is_left_is_cut() {
 }
 
 // spec: §8.6
+// limit: patience of a side that drains without deadline_ms
 #[test]
 fn without_a_deadline_the_own_patience_ends_it() {
     let mut script = Script::responder(&config(|config| config.drain_timeout = ms(2_000)));

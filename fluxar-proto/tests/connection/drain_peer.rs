@@ -246,6 +246,7 @@ fn a_payload_of_the_wrong_shape_is_malformed() {
 
 // spec: §8.6
 // spec: §15.3
+// limit: texts of drain that are kept
 #[test]
 fn what_a_peer_says_of_it_is_kept_within_bounds() {
     let mut script = everything(|_| ());
@@ -262,6 +263,7 @@ fn what_a_peer_says_of_it_is_kept_within_bounds() {
 
 // spec: §8.6
 // spec: §15.3
+// limit: replies to drain that wait
 #[test]
 fn a_further_drain_replaces_the_one_before_however_often_it_comes() {
     let mut script = everything(|_| ());

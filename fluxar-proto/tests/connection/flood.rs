@@ -20,6 +20,7 @@ fn reset(script: &mut Script) -> Result<(), ConnectionError> {
 
 // spec: §10.7
 // spec: §5.17
+// limit: cancels and rejected openings
 #[test]
 fn cancels_are_borne_up_to_the_budget_and_then_fatal() {
     let mut script = Script::responder(&config(|_| ()));
@@ -151,6 +152,7 @@ fn responses_for_a_peer_that_never_reads_keep_their_slots() {
 
 // spec: §8.3
 // spec: §15.3
+// limit: unanswered pings kept
 #[test]
 fn of_the_pings_of_a_peer_that_never_reads_the_latest_are_answered() {
     let mut script = Script::responder(&config(|_| ()));

@@ -210,6 +210,7 @@ fn the_time_for_the_handshake_includes_the_verdict() {
 }
 
 // spec: §3.3
+// limit: frame, before its receiver is established
 #[test]
 fn a_long_frame_is_refused_from_its_length_during_the_handshake() {
     let (error, told) = incoming(&65_537u32.to_be_bytes()).unwrap_err();

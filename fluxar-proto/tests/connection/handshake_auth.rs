@@ -193,6 +193,7 @@ fn custom_credentials_may_take_four_rounds() {
 
 // spec: §6.10
 // spec: §6.13
+// limit: proofs in a handshake
 #[test]
 fn a_fifth_proof_is_a_violation_of_who_asks_for_it() {
     let mut script = Script::offered_by(&config(|_| ()));

@@ -141,6 +141,7 @@ fn the_applications_pings_do_not_put_off_those_of_the_heartbeat() {
 
 // spec: §8.4
 // spec: §5.17
+// limit: heartbeat_ms
 #[test]
 fn three_silent_intervals_are_the_end() {
     let mut script = Script::responder(&config(|c| c.limits.heartbeat_ms = 1000));

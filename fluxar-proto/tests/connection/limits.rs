@@ -140,6 +140,7 @@ fn a_driver_may_ask_for_room_before_it_has_a_call() {
 }
 
 // spec: §15.3
+// limit: calls and bytes waiting to be sent
 #[test]
 fn the_send_buffer_bounds_what_waits() {
     let mut script = Script::initiator(&config(|c| c.send_buffer = 2 * (9_800 + 128)));
@@ -237,6 +238,7 @@ fn what_is_taken_back_gives_its_room_back() {
 
 // spec: §10.8
 // spec: §15.3
+// limit: payload bytes held for running calls and streams
 #[test]
 fn what_running_requests_hold_is_bounded_and_one_is_always_admitted() {
     let mut script = Script::responder(&config(|c| c.request_bytes = 10_000));
@@ -356,6 +358,7 @@ fn a_call_or_an_update_that_is_too_large_fails_where_it_was_made() {
 
 // spec: §5.13
 // spec: §3.3
+// limit: max_message
 #[test]
 fn a_message_above_the_limit_is_fatal_to_its_sender() {
     let message = |script: &mut Script, len: usize| {

@@ -17,6 +17,7 @@ mod handshake_psk;
 mod heartbeat;
 mod hellos;
 mod hostile;
+mod limit_table;
 mod limits;
 mod openings;
 mod order;

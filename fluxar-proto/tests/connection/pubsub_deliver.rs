@@ -240,6 +240,7 @@ fn what_was_dropped_shows_as_a_gap() {
 }
 
 // spec: §12.7
+// limit: messages held for a subscription, by its publisher and by its subscriber
 #[test]
 fn a_full_queue_of_a_subscriber_does_what_it_was_told() {
     let mut script = Script::pubsub(|_| ());

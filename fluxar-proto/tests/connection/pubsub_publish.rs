@@ -165,6 +165,7 @@ fn a_nack_is_followed_by_a_repetition_not_before_its_time() {
 }
 
 // spec: §12.8
+// limit: acknowledgement timeout, attempts
 #[test]
 fn the_waits_between_repetitions_grow_and_the_last_attempt_is_told() {
     let quiet = [("heartbeat_ms", 0)];

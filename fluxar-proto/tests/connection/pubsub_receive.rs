@@ -169,6 +169,7 @@ fn several_ids_are_an_array_of_ids() {
 }
 
 // spec: §12.11
+// limit: max_inflight
 #[test]
 fn one_beyond_the_number_in_flight_is_answered_nack() {
     let mut script = Script::pubsub(|c| c.limits.max_inflight = 2);

@@ -132,6 +132,7 @@ fn subscriptions_that_are_none_are_refused() {
 }
 
 // spec: §12.3, §15.1
+// limit: max_subscriptions
 #[test]
 fn subscriptions_beyond_the_limit_are_refused() {
     let mut script = Script::pubsub(|c| c.limits.max_subscriptions = 2);

@@ -33,6 +33,7 @@ fn refused(script: &mut Script) -> (Msg, u64) {
 }
 
 // spec: §15.4
+// limit: what the other side may say per time
 #[test]
 fn calls_and_streams_beyond_their_rate_are_refused_until_there_is_room() {
     let mut script = refusing(|config| config.rates.calls = Some(Rate::new(3, 10)));
@@ -180,7 +181,8 @@ fn where_it_waits_nothing_is_refused_and_what_is_read_stays_within_the_rate() {
 // spec: §15.4
 #[test]
 fn bytes_calls_and_subscriptions_wait_too() {
-    let changes: [(fn(&mut Config), Kind); 3] = [
+    type Change = fn(&mut Config);
+    let changes: [(Change, Kind); 3] = [
         (|config| config.rates.bytes = Some(Rate::new(1, 100)), Kind::Call),
         (|config| config.rates.calls = Some(Rate::new(1, 1)), Kind::Stream),
         (|config| config.rates.subscriptions = Some(Rate::new(1, 1)), Kind::Subscribe),

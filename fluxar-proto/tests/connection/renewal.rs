@@ -317,6 +317,7 @@ fn credentials_and_answers_of_the_wrong_shape_are_malformed() {
 
 // spec: §8.5
 // spec: §15.3
+// limit: renewals of credentials that wait for a verdict
 #[test]
 fn no_more_than_four_renewals_wait() {
     let mut script = responder(None);

@@ -156,6 +156,7 @@ fn a_window_that_is_no_number_refuses_the_opening() {
 }
 
 // spec: §11.5
+// limit: stream_window
 #[test]
 fn data_without_credit_is_fatal() {
     for credit in [1, 41, 42] {

@@ -143,6 +143,7 @@ fn a_long_path_does_not_limit_how_fast_a_stream_is() {
 }
 
 // spec: §11.5
+// limit: growth of a stream's window
 #[test]
 fn a_window_grows_no_further_than_its_bound_nor_where_nobody_reads() {
     let mut flow = Flow::new(16 << 10, 100_000, 4_000);
@@ -160,6 +161,7 @@ fn a_window_grows_no_further_than_its_bound_nor_where_nobody_reads() {
 type Make = fn(&mut Talk) -> Msg;
 
 // spec: §11.5
+// limit: unread input kept for the application
 #[test]
 fn a_stream_that_nobody_reads_holds_its_window_and_one_message() {
     // In items of one byte, many to a message or one; and in such that are longer than the window.
