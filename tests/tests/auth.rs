@@ -301,6 +301,7 @@ async fn strict(net: Net, failures: u32, refill: Duration, asked: &Counter) -> (
 }
 
 // spec: §17.4, §6.8
+// limit: handshakes and renewals of one source that fail for want of valid credentials
 async fn who_guesses_is_slowed_and_nobody_else(net: Net) {
     let asked = Counter::new();
     let (site, other) = strict(net, 3, Duration::from_secs(3600), &asked).await;

@@ -251,6 +251,7 @@ async fn a_server_that_stops_takes_those_along_who_are_away(net: Net) {
 }
 
 // spec: §17.2
+// limit: sessions without a link, at a responder, and bytes that they hold
 async fn the_oldest_goes_where_too_many_are_away(net: Net) {
     let site = Site::with(net, |builder| builder.max_detached(2)).await;
     let mut clients = Vec::new();

@@ -357,15 +357,6 @@ impl Connection {
         Ok(())
     }
 
-    fn queue_ping(&mut self, now: Instant) {
-        let id = self.ids.next(now);
-        // Where the transport takes nothing, one ping that waits is as good as two.
-        if self.heartbeat.note_ping(id, now) && self.pings.is_full() {
-            self.pings.pop_front();
-        }
-        let Ok(()) = self.pings.push_back(id) else { return };
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {

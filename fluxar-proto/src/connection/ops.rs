@@ -161,6 +161,16 @@ impl Connection {
         noted.then_some(id)
     }
 
+    /// A ping of the heartbeat.
+    pub(super) fn queue_ping(&mut self, now: Instant) {
+        let id = self.ids.next(now);
+        // Where the transport takes nothing, one ping that waits is as good as two.
+        if self.heartbeat.note_ping(id, now) && self.pings.is_full() {
+            self.pings.pop_front();
+        }
+        let Ok(()) = self.pings.push_back(id) else { return };
+    }
+
     /// Closes the connection (§8.7): calls of ours and requests that are running end at once, and so do streams and
     /// subscriptions. Still sent are responses that were given before, what is queued on streams that were ended before, as
     /// far as there is credit, and acknowledgements; then `close` with `error`. Does nothing where the connection has ended
