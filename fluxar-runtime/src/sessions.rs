@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +21,9 @@ use crate::upkeep::{Detached, Hold, Upkeep};
 
 /// How many sessions without a link a server keeps where nothing else is set.
 pub(crate) const MAX_DETACHED: usize = 1024;
+
+/// No key of a place.
+const NO_PLACE: u64 = u64::MAX;
 
 /// How many bytes these may hold in all where nothing else is set.
 pub(crate) const MAX_DETACHED_BYTES: usize = 256 << 20;
@@ -139,6 +143,7 @@ impl Sessions {
         let key = table.next;
         table.next += 1;
         table.detached.insert(key, Waiting { session: Arc::downgrade(session), number, bytes: 0 });
+        session.place.store(key, Ordering::Relaxed);
         let evicted = self.evict(&mut table);
         drop(table);
         end(evicted);
@@ -208,6 +213,8 @@ pub(crate) struct Session {
     _registered: Registered,
     sessions: Arc<Sessions>,
     id: Option<SessionId>,
+    /// Its latest place among those without a link.
+    place: AtomicU64,
     router: Router,
     hub: Hub,
 }
@@ -223,7 +230,8 @@ impl Session {
     ) -> Arc<Self> {
         let hold = Hold::new(Upkeep::new(shared.clone(), router.clone(), hub.clone()));
         let id = shared.lock().connection.session_id();
-        let session = Arc::new(Self { hold, _registered: registered, sessions, id, router, hub });
+        let place = AtomicU64::new(NO_PLACE);
+        let session = Arc::new(Self { hold, _registered: registered, sessions, id, place, router, hub });
         if let Some(id) = id {
             session.sessions.lock().by_id.insert(id, Arc::downgrade(&session));
         }
@@ -337,7 +345,11 @@ impl TakenUp {
                 state.connection.link()
             })
         })?;
-        session.sessions.lock().counts.resumed += 1;
+        let mut table = session.sessions.lock();
+        table.counts.resumed += 1;
+        // Its task may take a while to learn that it need not wait any more.
+        table.remove(session.place.load(Ordering::Relaxed));
+        drop(table);
         Some((session, number))
     }
 }

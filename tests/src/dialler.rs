@@ -153,13 +153,22 @@ impl Dialler {
         call
     }
 
-    /// The outcome of a call.
+    /// The outcome of a call, which may have come before.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not come, although there is a link.
     pub async fn outcome(&mut self, call: CallId) -> Result<Payload, Error> {
-        self.until("the outcome", |event| {
-            matches!(event, Event::Call(CallEvent::Response(of)) if *of == call).then_some(())
-        })
-        .await;
-        self.connection.take_response(call).expect("a call of ours").expect("an outcome")
+        loop {
+            if let Some(outcome) = self.connection.take_response(call).expect("a call of ours") {
+                return outcome;
+            }
+            let come = |event: &Event| match event {
+                Event::Call(CallEvent::Response(of)) if *of == call => Some(()),
+                _ => None,
+            };
+            self.until("the outcome", come).await;
+        }
     }
 
     /// The event that `seen` waits for; others before it are passed over.
