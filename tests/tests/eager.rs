@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluxar::{Fate, Message, Qos, StreamRequest};
+use fluxar::{
+    Auth, AuthKind, AuthRequest, Code, Error, Fate, Granted, HandlerError, Identity, IntoPayload, Message,
+    Payload, Psk, Qos, StreamRequest, Verdict, Wanted,
+};
 use fluxar_runtime::{Client, ClientBuilder, Server, ServerBuilder, ServerHandle};
 use fluxar_tests::eager::Eager;
 use fluxar_tests::net::{Net, eventually};
@@ -15,6 +18,7 @@ use futures_util::FutureExt;
 schedulers! {
     publications_that_waited_in_the_connection_are_taken_once_there_is_room
     nothing_is_woken_under_a_lock
+    credentials_are_shown_and_renewed
 }
 
 struct Running {
@@ -125,5 +129,67 @@ async fn nothing_is_woken_under_a_lock(net: Net) {
     other.hang_up();
     assert!(waits.await.unwrap().is_some());
     drop((client, other, done));
+    server.close().await;
+}
+
+/// Wants one round, in which everything is said that there is to say; renews what it knows.
+async fn rounds(request: AuthRequest) -> Result<Verdict, HandlerError> {
+    match (request.auth().map(Auth::kind), request.challenge(), request.identity()) {
+        (Some(AuthKind::Custom { .. }), None, None) => Ok(Verdict::Challenge(Payload::null())),
+        (Some(AuthKind::Custom { name: "answer", .. }), Some(_), None) | (_, None, Some(_)) => {
+            Ok(Granted::new(Identity::new("ada")).expires_in(Duration::from_millis(200)).into())
+        }
+        _ => Err(Error::unauthenticated("no").into()),
+    }
+}
+
+// spec: §6.10, §6.12, §8.5
+async fn credentials_are_shown_and_renewed(net: Net) {
+    let psk = || Psk::new("first", [7; 32]);
+    let server = server(net, |builder| {
+        builder
+            .authenticator(rounds)
+            .psk(psk())
+            .max_failures(3, Duration::from_secs(3600))
+            .authorize(|who, _| match who.identity().is_some_and(|id| id.name() == "ada") {
+                true => Ok(()),
+                false => Err(Error::permission_denied("not ada")),
+            })
+            .handle("echo", |request| async move { Ok(request.raw()) })
+    })
+    .await;
+    let renewed = Counter::new();
+    let counting = renewed.clone();
+    let shown = move |wanted: Wanted| {
+        let name = match wanted {
+            Wanted::Challenge(_) => "answer",
+            Wanted::Renewal => {
+                counting.add();
+                "again"
+            }
+            _ => "question",
+        };
+        async move { Ok::<_, HandlerError>(Auth::custom(name, ().to_payload()?)) }
+    };
+    let client = ClientBuilder::new(Eager, &server.url).psk(psk()).credentials(shown).build().await.unwrap();
+    while renewed.get() < 3 {
+        assert_eq!(client.call::<u8>("echo", &7).await, Ok(7));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.authenticate(Auth::bearer("fresh")).await.unwrap();
+    let guesses = (0..20).map(|_| {
+        let wrong = Auth::custom("question", Payload::null());
+        ClientBuilder::new(Eager, &server.url).psk(psk()).auth(wrong).build()
+    });
+    for guess in futures_util::future::join_all(guesses).await {
+        match guess {
+            Err(fluxar::ConnectError::Handshake(fluxar::ConnectionError::Refused(error))) => {
+                assert!([Code::UNAUTHENTICATED, Code::RESOURCE_EXHAUSTED].contains(&error.code));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(client.call::<u8>("echo", &7).await, Ok(7));
+    drop(client);
     server.close().await;
 }
