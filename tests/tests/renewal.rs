@@ -286,6 +286,7 @@ async fn a_scheme_with_rounds_is_not_renewed(net: Net) {
 }
 
 // spec: §17.4
+// limit: handshakes and renewals of one source that fail for want of valid credentials
 async fn who_guesses_within_a_session_is_slowed_too(net: Net) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let noting = asked.clone();

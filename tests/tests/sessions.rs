@@ -277,6 +277,7 @@ async fn the_oldest_goes_where_too_many_are_away(net: Net) {
 }
 
 // spec: §17.2
+// limit: sessions without a link, at a responder, and bytes that they hold
 async fn the_oldest_goes_where_those_who_are_away_hold_too_much(net: Net) {
     let site = Site::with(net, |builder| builder.max_detached_bytes(300_000)).await;
     let mut clients = [Dialler::connect(site.url()).await, Dialler::connect(site.url()).await];
