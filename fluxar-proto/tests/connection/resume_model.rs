@@ -10,7 +10,9 @@ use fluxar_proto::{
 };
 use proptest::prelude::*;
 
-use crate::support::{A, App, B, Came, Duo, Flow, TestRng, cases, ms, options, survivors, uint};
+use crate::support::{
+    A, App, B, Came, Duo, Flow, TestRng, cases, ms, number, options, padded, survivors, uint,
+};
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 
@@ -26,6 +28,8 @@ struct Asked {
     subscription: Option<SubscriptionId>,
     /// It has ended a subscription, and what was on its way for it.
     unsubscribed: bool,
+    /// Payloads may be large.
+    large: bool,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,9 @@ fn operate(connection: &mut Connection, actor: &mut Actor, n: u64, now: Instant,
             let mut options = if idempotent { options().with_idempotent() } else { options() };
             options.timeout = [None, None, Some(ms(2_000)), Some(ms(30_000))][rng.below(4)];
             let has_deadline = options.timeout.is_some();
-            if let Ok(call) = connection.call(now, "m", uint(n), options) {
+            // Some are so large that they do not all leave at once.
+            let payload = if asked.large { padded(n, 40_000) } else { uint(n) };
+            if let Ok(call) = connection.call(now, "m", payload, options) {
                 asked.calls.insert(call, Call { n, idempotent, has_deadline, cancelled: false });
             }
         }
@@ -136,9 +142,13 @@ impl Model {
             c.limits.heartbeat_ms = heartbeat;
         });
         let mut duo = Duo::new(&a, &b, seed);
-        duo.pieces = [0, 7, 100][rng.below(3)];
+        let large = rng.below(3) == 0;
+        duo.pieces = if large { [0, 5_000][rng.below(2)] } else { [0, 7, 100][rng.below(3)] };
+        duo.takes = if large { 20_000 } else { 0 };
         duo.connect();
-        let mut model = Self { duo, a: Actor::default(), b: vec![], cut: vec![], rng, last: 0, lasting };
+        let mut a = Actor::default();
+        a.asked.large = large;
+        let mut model = Self { duo, a, b: vec![], cut: vec![], rng, last: 0, lasting };
         model.run(usize::MAX);
         subscribe(&mut model.duo.a, &mut model.a.asked, model.duo.now);
         model
@@ -154,6 +164,7 @@ impl Model {
             if matches!(event, Event::Established) {
                 assert_eq!(session, self.b.len());
                 self.b.push(Actor::default());
+                self.b[session].asked.large = self.a.asked.large;
                 subscribe(&mut self.duo.b[session], &mut self.b[session].asked, self.duo.now);
             }
             self.b[session].app.note(&mut self.duo.b[session], event);
@@ -195,7 +206,8 @@ impl Model {
             }
             22..24 => self.run(usize::MAX),
             24 => {
-                let passes = [self.rng.below(600), self.rng.below(600)];
+                let most = [600, 100_000][self.rng.below(2)];
+                let passes = [self.rng.below(most), self.rng.below(most)];
                 let link = self.duo.links.len() - 1;
                 self.duo.cut(link, passes);
                 self.cut.push((link, [true; 2]));
@@ -248,6 +260,7 @@ impl Model {
     }
 
     fn check(&self) {
+        assert_eq!(self.duo.broken, [], "nobody has said what may not be said");
         let lost = self.a.app.lost.len();
         assert!(!self.lasting || lost == 0 && self.b.len() == 1, "a session was lost: {:?}", self.a.app.lost);
         let last = self.b.len() - 1;
@@ -332,7 +345,9 @@ impl Actor {
             assert!(served <= most, "{what} was served {served} times");
             match outcomes {
                 [] => assert!(call.cancelled, "{what} has no outcome"),
-                [Ok(payload)] => assert!(*payload == uint(call.n) && served >= 1, "{what}: {payload:?}"),
+                [Ok(payload)] => {
+                    assert!(number(payload) == call.n && served >= 1, "{what}: {payload:?}");
+                }
                 [Err(error)] if call.has_deadline && error.code == Code::DEADLINE_EXCEEDED => {
                     assert!(error.processed.is_none() || served == 0, "{what}: {error:?}, but was served");
                 }
@@ -385,7 +400,7 @@ fn check_times(what: &str, qos: Qos, to: usize, lost: usize, came: usize) {
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(100))]
 
     // spec: §8.8, §9.1, §9.2, §9.6, §9.7, §9.8, §9.9, §10.9, §12.8, §12.9
     #[test]

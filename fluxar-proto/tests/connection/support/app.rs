@@ -62,8 +62,17 @@ pub(crate) struct App {
     todo: VecDeque<Todo>,
 }
 
-fn number(payload: &Payload) -> u64 {
-    numbers([payload])[0]
+/// The number that a payload is, or that a large one begins with.
+pub(crate) fn number(payload: &Payload) -> u64 {
+    match payload.as_item().array() {
+        Ok(mut items) => items.next().unwrap().as_u64().unwrap(),
+        Err(_) => numbers([payload])[0],
+    }
+}
+
+/// A payload of so many bytes, and some more, that begins with a number.
+pub(crate) fn padded(n: u64, size: usize) -> Payload {
+    super::item(|out| out.array(2)?.u64(n)?.bytes(&vec![0; size])?.ok())
 }
 
 impl App {

@@ -103,10 +103,14 @@ pub(crate) struct Duo {
     /// The sessions of the responder, the latest at the end.
     pub(crate) b: Vec<Connection>,
     pub(crate) links: Vec<Link>,
+    /// What handshakes failed with at the responder, for something that was said.
+    pub(crate) broken: Vec<ConnectionError>,
     /// Events that nobody has taken: of the initiator, and of the responder with the number of the session.
     events: (Vec<Event>, Vec<(usize, Event)>),
     /// How the links cut what they carry; 0: not at all.
     pub(crate) pieces: usize,
+    /// So many bytes a transport takes in one step; 0: all.
+    pub(crate) takes: usize,
     /// So many sessions, of the first ones, the responder does not know any more.
     forgotten: usize,
     refusal: Option<Error>,
@@ -122,8 +126,10 @@ impl Duo {
             a: Connection::waiting(a.clone(), Instant::ZERO, ids(seed ^ 0xa)),
             b: vec![],
             links: vec![],
+            broken: vec![],
             events: (vec![], vec![]),
             pieces: 0,
+            takes: 0,
             forgotten: 0,
             refusal: None,
             rng: TestRng::new(seed),
@@ -332,26 +338,26 @@ impl Duo {
 
     /// The initiator's driver of a link.
     fn drive_a(&mut self, link: usize) -> bool {
-        let (now, piece) = (self.now, self.piece());
+        let (now, piece, takes) = (self.now, self.piece(), self.takes());
         let Link { wires, sides, number, sent, .. } = &mut self.links[link];
         let Some(known) = *number else { return false };
         let connection = &mut self.a;
         if connection.link() != known || connection.is_closed() {
             // What it had written before still goes.
             *number = None;
-            write(&mut sides[A], &mut wires[B], &mut sent[A]);
+            write(&mut sides[A], &mut wires[B], &mut sent[A], usize::MAX);
             wires[B].close();
             return true;
         }
         connection.poll_transmit(now, &mut sides[A].out);
-        let mut moved = write(&mut sides[A], &mut wires[B], &mut sent[A]);
+        let mut moved = write(&mut sides[A], &mut wires[B], &mut sent[A], takes);
         moved |= read(connection, &mut sides[A], &mut wires[A], piece, now);
         moved
     }
 
     /// The responder's driver of a link.
     fn drive_b(&mut self, link: usize) -> bool {
-        let (now, piece) = (self.now, self.piece());
+        let (now, piece, takes) = (self.now, self.piece(), self.takes());
         let Link { wires, sides, host, sent, .. } = &mut self.links[link];
         match std::mem::replace(host, Host::Gone) {
             Host::Driving(session, number) => {
@@ -363,8 +369,8 @@ impl Duo {
                     return true;
                 }
                 connection.poll_transmit(now, &mut sides[B].out);
-                let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
-                if connection.is_closed() {
+                let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B], takes);
+                if connection.is_closed() && sides[B].out.is_empty() {
                     wires[A].close();
                     return true;
                 }
@@ -397,7 +403,10 @@ impl Duo {
                     match incoming.handle_input(now, &mut side.input, &mut side.out) {
                         Ok(Progress::More(incoming)) => Host::Incoming(incoming),
                         Ok(Progress::Offered(offered)) => self.decide(link, *offered),
-                        Err(_) => Host::Gone,
+                        Err(error) => {
+                            self.broken.push(error);
+                            Host::Gone
+                        }
                     }
                 }
             }
@@ -421,14 +430,17 @@ impl Duo {
                                 Host::Gone
                             }
                         }
-                        Err(_) => self.abandon(session, attempt),
+                        Err(error) => {
+                            self.broken.push(error);
+                            self.abandon(session, attempt)
+                        }
                     }
                 }
             }
             host => host,
         };
         let Link { wires, sides, sent, host, .. } = &mut self.links[link];
-        let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B]);
+        let mut moved = write(&mut sides[B], &mut wires[A], &mut sent[B], usize::MAX);
         if matches!(next, Host::Gone) {
             wires[A].close();
             moved = true;
@@ -473,6 +485,10 @@ impl Duo {
         Host::Driving(self.b.len() - 1, self.b().link())
     }
 
+    fn takes(&self) -> usize {
+        if self.takes == 0 { usize::MAX } else { self.takes }
+    }
+
     fn piece(&mut self) -> usize {
         if self.pieces == 0 { usize::MAX } else { 1 + self.rng.below(self.pieces) }
     }
@@ -483,8 +499,8 @@ impl Duo {
     }
 }
 
-fn write(side: &mut Side, wire: &mut Wire, sent: &mut Vec<u8>) -> bool {
-    let bytes = side.out.copy_to_bytes(side.out.remaining());
+fn write(side: &mut Side, wire: &mut Wire, sent: &mut Vec<u8>, takes: usize) -> bool {
+    let bytes = side.out.copy_to_bytes(side.out.remaining().min(takes));
     sent.extend_from_slice(&bytes);
     wire.carry(&bytes);
     !bytes.is_empty()

@@ -23,7 +23,7 @@ use minicbor::Encoder;
 use proptest::prelude::ProptestConfig;
 use rand_core::{TryCryptoRng, TryRng};
 
-pub(crate) use self::app::{App, Came, Flow};
+pub(crate) use self::app::{App, Came, Flow, number, padded};
 pub(crate) use self::duo::{Duo, closed, resumes, survivors};
 pub(crate) use self::msg::Msg;
 pub(crate) use self::offers::{answer, incoming, offer, offer_with, sent};
