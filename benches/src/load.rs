@@ -23,6 +23,10 @@ pub(crate) enum Work {
     PublishDirect(Mode),
     /// The client publishes over one connection, and takes what the server relays over so many others.
     PublishRelayed(Mode, usize),
+    /// One call at a time, each while the link is cut.
+    CallsAcrossCuts,
+    /// The client leaves sessions behind that wait for another link.
+    Detached,
 }
 
 /// How often a message that is published arrives.
@@ -56,6 +60,8 @@ impl fmt::Display for Work {
             Self::CallsBesideDownload => f.write_str("calls-beside-download"),
             Self::PublishDirect(mode) => write!(f, "direct:{}", *mode as u8),
             Self::PublishRelayed(mode, subscribers) => write!(f, "relayed:{}:{subscribers}", *mode as u8),
+            Self::CallsAcrossCuts => f.write_str("calls-across-cuts"),
+            Self::Detached => f.write_str("detached"),
         }
     }
 }
@@ -69,6 +75,8 @@ impl FromStr for Work {
             ["download"] => Ok(Self::Download),
             ["upload"] => Ok(Self::Upload),
             ["calls-beside-download"] => Ok(Self::CallsBesideDownload),
+            ["calls-across-cuts"] => Ok(Self::CallsAcrossCuts),
+            ["detached"] => Ok(Self::Detached),
             ["direct", mode] => Ok(Self::PublishDirect(mode.parse()?)),
             ["relayed", mode, subscribers] => Ok(Self::PublishRelayed(mode.parse()?, subscribers.parse()?)),
             _ => Err(format!("there is no work {text}").into()),
@@ -99,12 +107,14 @@ pub(crate) struct Measured {
     pub(crate) p50: u64,
     /// As `p50`.
     pub(crate) p99: u64,
+    /// What each session holds at the server, in bytes; zero where that was not the question.
+    pub(crate) memory: f64,
 }
 
 impl Measured {
     /// A rate, without round trips.
     pub(crate) fn rate(per_second: f64) -> Self {
-        Self { per_second, lost: 0.0, p50: 0, p99: 0 }
+        Self { per_second, lost: 0.0, p50: 0, p99: 0, memory: 0.0 }
     }
 }
 
@@ -236,7 +246,14 @@ mod tests {
     #[test]
     fn work_is_written_and_read() {
         let publishing = Mode::ALL.map(|mode| [Work::PublishDirect(mode), Work::PublishRelayed(mode, 64)]);
-        let others = [Work::Calls(128), Work::Download, Work::Upload, Work::CallsBesideDownload];
+        let others = [
+            Work::Calls(128),
+            Work::Download,
+            Work::Upload,
+            Work::CallsBesideDownload,
+            Work::CallsAcrossCuts,
+            Work::Detached,
+        ];
         for work in publishing.into_iter().flatten().chain(others) {
             assert_eq!(work.to_string().parse::<Work>().unwrap(), work);
         }

@@ -14,6 +14,7 @@ mod meter;
 mod options;
 mod process;
 mod pubsub;
+mod resume;
 mod rounds;
 mod rpc;
 mod stats;
@@ -55,7 +56,8 @@ fn run(arguments: &[String]) -> Result<(), Error> {
         println!("{}", codec::describe(options.rounds));
         println!("{}", codec::run(options.rounds));
     }
-    let between_processes = [Part::Latency, Part::Throughput, Part::Streams, Part::Fairness, Part::PubSub];
+    let between_processes =
+        [Part::Latency, Part::Throughput, Part::Streams, Part::Fairness, Part::PubSub, Part::Resume];
     let parts = between_processes.into_iter().filter(|&part| options.wants(part)).collect::<Vec<_>>();
     if !parts.is_empty() {
         println!("{}", rounds::describe(&options)?);
@@ -65,6 +67,7 @@ fn run(arguments: &[String]) -> Result<(), Error> {
             Part::Streams => streams::run(&options)?,
             Part::Fairness => fairness::run(&options)?,
             Part::PubSub => pubsub::run(&options)?,
+            Part::Resume => resume::run(&options)?,
             _ => rpc::run(part, &options)?,
         };
         println!("{shown}");

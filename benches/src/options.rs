@@ -11,8 +11,8 @@ Measures FLUXAR and its neighbours side by side and prints Markdown tables.
 
 Usage: cargo run --release -p fluxar-bench -- [OPTIONS]
 
-  --only PARTS         codec, latency, throughput, streams, fairness, pubsub; separated by commas
-                       (default: all)
+  --only PARTS         codec, latency, throughput, streams, fairness, pubsub, resume; separated by
+                       commas (default: all)
   --contenders NAMES   who takes part in all but codec, separated by commas (default: all);
                        `raw`, which everyone is compared to, always does
   --rounds N           rounds in which the contenders take turns (default: 5)
@@ -35,11 +35,20 @@ pub(crate) enum Part {
     Fairness,
     /// Messages on topics.
     PubSub,
+    /// What it costs that sessions outlive their link.
+    Resume,
 }
 
 impl Part {
-    const ALL: [Self; 6] =
-        [Self::Codec, Self::Latency, Self::Throughput, Self::Streams, Self::Fairness, Self::PubSub];
+    const ALL: [Self; 7] = [
+        Self::Codec,
+        Self::Latency,
+        Self::Throughput,
+        Self::Streams,
+        Self::Fairness,
+        Self::PubSub,
+        Self::Resume,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -49,6 +58,7 @@ impl Part {
             Self::Streams => "streams",
             Self::Fairness => "fairness",
             Self::PubSub => "pubsub",
+            Self::Resume => "resume",
         }
     }
 }

@@ -32,8 +32,8 @@ pub(crate) fn measure(contender: Contender, load: &Load, cores: Cores) -> Result
     let answer = Running::start(&client)?.line()?;
     let mut figures = answer.split(' ');
     let mut next = || figures.next().ok_or_else(|| Error::from(format!("a client answered: {answer}")));
-    let [per_second, lost] = [next()?.parse()?, next()?.parse()?];
-    Ok(Measured { per_second, lost, p50: next()?.parse()?, p99: next()?.parse()? })
+    let [per_second, lost, memory] = [next()?.parse()?, next()?.parse()?, next()?.parse()?];
+    Ok(Measured { per_second, lost, p50: next()?.parse()?, p99: next()?.parse()?, memory })
 }
 
 /// A child that is killed when it is no longer needed.
@@ -94,8 +94,8 @@ pub(crate) fn child(orders: &[String]) -> Result<(), Error> {
                 measure: nanos(measure)?,
             };
             let measured = runtime.block_on(contender.measure(address.parse::<SocketAddr>()?, load))?;
-            let Measured { per_second, lost, p50, p99 } = measured;
-            answer(&format!("{per_second} {lost} {p50} {p99}"))
+            let Measured { per_second, lost, p50, p99, memory } = measured;
+            answer(&format!("{per_second} {lost} {memory} {p50} {p99}"))
         }
         _ => Err(format!("a child with orders nobody gives: {orders:?}").into()),
     }

@@ -8,7 +8,7 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn prints_a_row_for_every_contender_and_load() {
-    let parts = "latency,throughput,streams,fairness,pubsub";
+    let parts = "latency,throughput,streams,fairness,pubsub,resume";
     let output = run(&["--only", parts, "--rounds", "2", "--seconds", "0.05"]);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -18,6 +18,8 @@ fn prints_a_row_for_every_contender_and_load() {
         "Streams: items of 16384 ",
         "Fairness: one call of 64 ",
         "Publish/subscribe: messages of 64 ",
+        "Resume: what it costs ",
+        "Resume: after a cut",
     ] {
         assert!(shown.contains(heading), "{heading}: {shown}");
     }

@@ -21,6 +21,8 @@ pub(crate) enum Contender {
     Fluxar,
     /// gRPC.
     Tonic,
+    /// This project without sessions that outlive their link: for the part about these only.
+    Fleeting,
 }
 
 impl Contender {
@@ -32,6 +34,7 @@ impl Contender {
             Self::Raw => "raw",
             Self::Fluxar => "fluxar",
             Self::Tonic => "tonic",
+            Self::Fleeting => "fluxar-without-resume",
         }
     }
 
@@ -44,11 +47,12 @@ impl Contender {
             }
             Self::Fluxar => "calls and streams of byte strings, through `Server`, `Client` and serde",
             Self::Tonic => "gRPC, unary and streaming, of messages with one `bytes` field",
+            Self::Fleeting => "the same as `fluxar`, whose client does not offer to resume",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|contender| contender.name() == name);
+        let found = Self::ALL.into_iter().chain([Self::Fleeting]).find(|contender| contender.name() == name);
         found.ok_or_else(|| format!("there is no contender {name}").into())
     }
 
@@ -58,7 +62,7 @@ impl Contender {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         match self {
             Self::Raw => raw::serve(listener).await,
-            Self::Fluxar => fluxar::serve(listener).await,
+            Self::Fluxar | Self::Fleeting => fluxar::serve(listener).await,
             Self::Tonic => tonic::serve(listener).await,
         }
     }
@@ -67,7 +71,8 @@ impl Contender {
     pub(crate) async fn measure(self, server: SocketAddr, load: Load) -> Result<Measured, Error> {
         match self {
             Self::Raw => raw::measure(server, load).await,
-            Self::Fluxar => fluxar::measure(server, load).await,
+            Self::Fluxar => fluxar::measure(server, load, true).await,
+            Self::Fleeting => fluxar::measure(server, load, false).await,
             Self::Tonic => tonic::measure(server, load).await,
         }
     }
@@ -122,6 +127,16 @@ mod tests {
         for contender in [Contender::Fluxar, Contender::Tonic] {
             assert!(measured(contender, Work::CallsBesideDownload, 16 << 10).await.p50 > 0);
         }
+    }
+
+    #[tokio::test]
+    async fn sessions_go_on_and_are_kept() {
+        for contender in [Contender::Fluxar, Contender::Fleeting] {
+            measured(contender, Work::Calls(128), 64).await;
+            measured(contender, Work::Upload, 64).await;
+        }
+        assert!(measured(Contender::Fluxar, Work::CallsAcrossCuts, 64).await.p50 > 0);
+        measured(Contender::Fluxar, Work::Detached, 64).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! This project, through its public API.
 
 mod pubsub;
+mod sessions;
 mod streams;
 
 use std::net::SocketAddr;
@@ -16,10 +17,12 @@ use crate::load::{Caller, Load, Measured, Work, beside, check, drive};
 const ECHO: &str = "bench.echo";
 
 pub(super) async fn serve(listener: TcpListener) -> Result<(), Error> {
-    let server = Server::on(TokioListener::from(listener)).build().await?;
+    let server = Server::on(TokioListener::from(listener));
+    let server = sessions::keep_many(server).build().await?;
     server.handle(ECHO, |request: Request| async move { Ok(request.payload::<ByteBuf>()?) });
     streams::handle(&server);
     pubsub::handle(&server).await?;
+    sessions::handle(&server);
     Ok(server.run().await?)
 }
 
@@ -27,8 +30,10 @@ async fn connect(server: SocketAddr) -> Result<Arc<Client>, Error> {
     Ok(Arc::new(Client::connect(format!("tcp://{server}")).build().await?))
 }
 
-pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, Error> {
-    let client = connect(server).await?;
+/// Puts the load on a server; with sessions that outlive their link, or without.
+pub(super) async fn measure(server: SocketAddr, load: Load, resume: bool) -> Result<Measured, Error> {
+    let client = Client::connect(format!("tcp://{server}")).configure(|config| config.resume = resume);
+    let client = Arc::new(client.build().await?);
     match load.work {
         Work::Calls(in_flight) => drive(client, in_flight, load).await,
         Work::Download => streams::download(&client, load).await,
@@ -36,6 +41,8 @@ pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, 
         Work::CallsBesideDownload => {
             beside(client.clone(), load, async |items| streams::drain(&client, load, items).await).await
         }
+        Work::CallsAcrossCuts => sessions::calls_across_cuts(server, load).await,
+        Work::Detached => sessions::detached(&client, server, load).await,
         Work::PublishDirect(mode) => pubsub::direct(client, mode, load).await,
         Work::PublishRelayed(mode, subscribers) => {
             pubsub::relayed(client, server, mode, subscribers, load).await

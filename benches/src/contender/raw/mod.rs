@@ -63,9 +63,11 @@ pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, 
         Work::PublishRelayed(Mode::AtMostOnce, subscribers) => {
             relay::measure(server, subscribers, load).await
         }
-        Work::CallsBesideDownload | Work::PublishDirect(_) | Work::PublishRelayed(..) => {
-            Err("there is no such thing on a bare socket".into())
-        }
+        Work::CallsBesideDownload
+        | Work::PublishDirect(_)
+        | Work::PublishRelayed(..)
+        | Work::CallsAcrossCuts
+        | Work::Detached => Err("there is no such thing on a bare socket".into()),
     }
 }
 

@@ -86,6 +86,7 @@ pub(super) async fn measure(server: SocketAddr, load: Load) -> Result<Measured, 
             beside(channel.clone(), load, async |items| streams::drain(channel, load, items).await).await
         }
         Work::PublishDirect(_) | Work::PublishRelayed(..) => Err("gRPC has no topics".into()),
+        Work::CallsAcrossCuts | Work::Detached => Err("gRPC has no sessions".into()),
     }
 }
 
