@@ -106,7 +106,7 @@ async fn a_silent_link_is_noticed_and_the_session_goes_on(net: Net) {
         let (missed, back) = resumed(&mut states).await;
         // What was last received is at most one interval old.
         assert!(missed > INTERVAL + INTERVAL / 2, "{missed:?}");
-        assert!(back < INTERVAL * 20, "{missed:?}, {back:?}");
+        assert!(back < INTERVAL * 40, "{missed:?}, {back:?}");
         assert_eq!(call.await.unwrap(), Ok(round));
         assert_eq!(scene.client.call::<u32>("echo", &round).await, Ok(round));
     }
@@ -133,7 +133,7 @@ async fn silence_in_one_direction_is_noticed_by_either_side(net: Net) {
             }
         });
         let (_, back) = resumed(&mut states).await;
-        assert!(back < INTERVAL * 20, "{back:?}");
+        assert!(back < INTERVAL * 40, "{back:?}");
         calls.await.unwrap();
     }
     assert_eq!(scene.proxy.links(), 3);
