@@ -185,6 +185,10 @@ impl<R: Runtime> Driver<R> {
             state.connection.abort(now, ConnectionError::TimedOut(Timeout::Write));
             self.out = TransmitBuf::new();
         }
+        if std::mem::take(&mut state.drops_link) {
+            state.connection.abort(now, ConnectionError::LinkLost { unread: 0 });
+            self.out = TransmitBuf::new();
+        }
         let added = self.take_out(now, &mut state.connection);
         state.drain_events(&mut self.upkeep.chores);
         let in_line = state.expire_queue(now, &mut self.upkeep.chores);

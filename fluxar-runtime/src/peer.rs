@@ -188,6 +188,12 @@ impl Peer {
         self.shared.hang_up();
     }
 
+    /// Cuts the transport as a failing network would: a session that may go on over another link does (§8.8, §9), and any
+    /// other ends. For tests of what peers do then.
+    pub fn drop_link(&self) {
+        self.shared.drop_link();
+    }
+
     /// Why the connection has ended, if it has.
     pub fn error(&self) -> Option<ConnectionError> {
         self.shared.error()

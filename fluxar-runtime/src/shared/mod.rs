@@ -59,6 +59,8 @@ pub(crate) struct State {
     remote: String,
     /// Taken by whoever gives the driver something to do, so that many operations make one wake-up.
     driver: Option<Waker>,
+    /// The driver is to drop its link.
+    pub(crate) drops_link: bool,
     calls: Table<Waiter>,
     requests: Table<Running>,
     streams: Table<Streaming>,
@@ -154,6 +156,7 @@ impl Shared {
             connection,
             remote,
             driver: None,
+            drops_link: false,
             calls: Table::default(),
             requests: Table::default(),
             streams: Table::default(),
@@ -356,6 +359,11 @@ impl Shared {
     pub(crate) fn hang_up(&self) {
         let now = self.clock.now();
         self.operate(|state| state.connection.hang_up(now));
+    }
+
+    pub(crate) fn drop_link(&self) {
+        // Its driver has to be the one that loses it: it takes the session to where the next link is awaited.
+        self.operate(|state| state.drops_link = !state.connection.is_detached());
     }
 
     pub(crate) fn error(&self) -> Option<ConnectionError> {
