@@ -1,9 +1,9 @@
 //! `fluxar call`.
 
-use fluxar::{Client, Error, Raw};
+use fluxar::{Error, Raw};
 
 use crate::args::CallArgs;
-use crate::connect::unless_interrupted;
+use crate::connect::{Connected, unless_interrupted};
 use crate::failure::{Exit, Failure, say};
 use crate::opening::{Opening, failure};
 use crate::payload;
@@ -29,7 +29,7 @@ impl<'a> Prepared<'a> {
         done
     }
 
-    async fn call(self, client: &Client) -> Result<Raw, Error> {
+    async fn call(self, client: &Connected) -> Result<Raw, Error> {
         let Opening { method, payload, meta, timeout, output, .. } = self.0;
         let mut call = client.call::<Raw>(method, &payload);
         if let Some(timeout) = timeout {

@@ -1,5 +1,6 @@
 //! `fluxar`: serve, call and ping peers, and read what goes between them.
 
+mod access;
 mod args;
 mod call;
 mod conformance;

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use fluxar::{Client, Error, Raw};
+use fluxar::{Code, Error, Raw};
 use fluxar_proto::message::{TARGET_LIMIT, key};
 
 use crate::args::{OpeningArgs, Output};
-use crate::connect::dial;
+use crate::connect::{Connected, Destination};
 use crate::failure::{Exit, Failure};
 use crate::payload::Reserved;
 use crate::{describe, payload};
 
 /// Arguments that are in order.
 pub(crate) struct Opening<'a> {
-    url: &'a str,
+    destination: Destination<'a>,
     pub(crate) method: &'a str,
     pub(crate) payload: Raw,
     pub(crate) meta: Vec<(String, Raw)>,
@@ -35,7 +35,7 @@ impl<'a> Opening<'a> {
         let timeout = Reserved { key: key::TIMEOUT_MS, option: "--timeout", is_set: args.timeout.is_some() };
         let reserved = [&[timeout], reserved].concat();
         Ok(Self {
-            url: &args.url,
+            destination: Destination::new(&args.url, &args.access, !args.reconnect.no_reconnect)?,
             method: &args.method,
             payload: payload::read(&args.payload, args.input)?,
             meta: payload::read_meta(&args.meta, &reserved)?,
@@ -45,14 +45,15 @@ impl<'a> Opening<'a> {
     }
 
     /// Dials the peer.
-    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        dial(self.url).await
+    pub(crate) async fn connect(&self) -> Result<Connected, Failure> {
+        self.destination.dial().await
     }
 }
 
 /// What the failure of a call, a stream or a subscription is: the peer's, or that of the connection.
-pub(crate) fn failure(client: &Client, error: &Error) -> Failure {
+pub(crate) fn failure(client: &Connected, error: &Error) -> Failure {
     let line = describe::error(&error.as_ref());
-    let lost = client.error().filter(|why| why.call_error(true).message == error.message);
-    Failure::new(if lost.is_some() { Exit::Connection } else { Exit::Failed }, line)
+    let is_lost = client.error().is_some_and(|why| why.call_error(true).message == error.message)
+        || client.has_lost() && error.code == Code::UNAVAILABLE && error.processed.is_none();
+    Failure::new(if is_lost { Exit::Connection } else { Exit::Failed }, line)
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use fluxar::{Client, Code};
+use fluxar::Code;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::args::PingArgs;
-use crate::connect::{connect, unless_interrupted};
+use crate::connect::{Connected, Destination, unless_interrupted};
 use crate::failure::{Exit, Failure, print};
 use crate::notation::one_line;
 
@@ -15,8 +15,10 @@ use crate::notation::one_line;
 const SAMPLES: usize = 1 << 20;
 
 pub(crate) async fn run(args: &PingArgs) -> Result<(), Failure> {
+    // It measures one connection: its loss is what is to be told.
+    let destination = Destination::new(&args.url, &args.access, false)?;
     let began = Instant::now();
-    let Some(client) = unless_interrupted(connect(&args.url)).await else {
+    let Some(client) = unless_interrupted(destination.connect()).await else {
         return Err(Failure::silent(Exit::Interrupted));
     };
     let client = client?;
@@ -31,7 +33,7 @@ pub(crate) async fn run(args: &PingArgs) -> Result<(), Failure> {
     if tally.answered == 0 { Err(Failure::silent(Exit::Failed)) } else { Ok(()) }
 }
 
-async fn ping(client: &Client, args: &PingArgs, tally: &mut Tally) -> Result<(), Failure> {
+async fn ping(client: &Connected, args: &PingArgs, tally: &mut Tally) -> Result<(), Failure> {
     for number in 1..=args.count.unwrap_or(u64::MAX) {
         let began = Instant::now();
         tally.sent = number;
@@ -53,7 +55,7 @@ async fn ping(client: &Client, args: &PingArgs, tally: &mut Tally) -> Result<(),
 }
 
 /// How long a round trip takes; `None` where it takes too long.
-async fn answer(client: &Client, limit: Duration) -> Result<Option<Duration>, Failure> {
+async fn answer(client: &Connected, limit: Duration) -> Result<Option<Duration>, Failure> {
     match timeout(limit, client.ping()).await {
         Ok(Ok(rtt)) => Ok(Some(rtt)),
         // Those before it are unanswered too.

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::future::IntoFuture;
 
-use fluxar::{Client, Fate, PublishError, Raw};
+use fluxar::{Fate, PublishError, Raw};
 use fluxar_proto::message::key;
 use fluxar_proto::topic::check_topic;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::args::PubArgs;
-use crate::connect::{dial, unless_interrupted};
+use crate::connect::{Connected, Destination, unless_interrupted};
 use crate::describe;
 use crate::failure::{Exit, Failure, print};
 use crate::payload::{self, Reserved};
@@ -22,6 +22,7 @@ const AT_ONCE: usize = 256;
 /// What is to be published, in order.
 pub(crate) struct Prepared<'a> {
     args: &'a PubArgs,
+    destination: Destination<'a>,
     /// None where standard input holds the messages.
     payload: Option<Raw>,
     meta: Vec<(String, Raw)>,
@@ -49,13 +50,14 @@ impl<'a> Prepared<'a> {
         ];
         Ok(Self {
             args,
+            destination: Destination::new(&args.url, &args.access, !args.reconnect.no_reconnect)?,
             meta: payload::read_meta(&args.meta, &reserved)?,
             payload: if has_lines { None } else { Some(payload::read(&args.payload, args.input)?) },
         })
     }
 
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let client = dial(&self.args.url).await?;
+        let client = self.destination.dial().await?;
         let done = match &self.payload {
             Some(payload) => unless_interrupted(self.one(&client, payload)).await,
             None => {
@@ -78,7 +80,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Publishes one message, and says what became of it.
-    async fn one(&self, client: &Client, payload: &Raw) -> Result<(), Failure> {
+    async fn one(&self, client: &Connected, payload: &Raw) -> Result<(), Failure> {
         match self.publish(client, payload).await {
             Ok(Fate::Queued) => print("sent"),
             Ok(Fate::Accepted { attempts: 1 }) => print("accepted"),
@@ -88,7 +90,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Publishes the lines of standard input. The first failure is said, the others are counted.
-    async fn lines(&self, client: &Client, progress: &Progress, tally: &mut Tally) -> Result<(), Failure> {
+    async fn lines(&self, client: &Connected, progress: &Progress, tally: &mut Tally) -> Result<(), Failure> {
         let (mut lines, mut fates) = (Lines::read()?, FuturesUnordered::new());
         let (mut is_over, mut first) = (false, Ok(()));
         while !is_over || !fates.is_empty() {
@@ -121,7 +123,7 @@ impl<'a> Prepared<'a> {
         first
     }
 
-    fn publish<'b>(&'b self, client: &'b Client, payload: &Raw) -> fluxar::Publishing<'b> {
+    fn publish<'b>(&'b self, client: &'b Connected, payload: &Raw) -> fluxar::Publishing<'b> {
         let mut publish = client.publish(&self.args.topic, payload).qos(self.args.qos);
         if self.args.retain {
             publish = publish.retain();
@@ -134,7 +136,7 @@ impl<'a> Prepared<'a> {
 }
 
 /// Why a message was not published: the peer's word, or that of the connection.
-fn failure(client: &Client, error: &PublishError) -> Failure {
+fn failure(client: &Connected, error: &PublishError) -> Failure {
     let line = describe::error(&error.error().as_ref());
     let (exit, line) = match error {
         PublishError::Lost { .. } => (Exit::Connection, format!("lost: {line}")),

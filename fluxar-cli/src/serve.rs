@@ -7,14 +7,14 @@ use fluxar::{BindError, Server};
 
 use crate::args::ServeArgs;
 use crate::failure::{Exit, Failure, print};
-use crate::{conformance, connect};
+use crate::{access, conformance, connect};
 
 use self::signals::Signals;
 
 pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Before anybody can know that we run.
     let mut signals = Signals::new().map_err(|error| Failure::usage(format_args!("no signals: {error}")))?;
-    let server = listen(args).await?;
+    let server = listen(args)?.await?;
     if args.conformance {
         conformance::register(&server);
     }
@@ -40,24 +40,35 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
 }
 
-fn listen(args: &ServeArgs) -> impl Future<Output = Result<Server, Failure>> {
+/// Fails at once where the command line is wrong.
+fn listen(args: &ServeArgs) -> Result<impl Future<Output = Result<Server, Failure>>, Failure> {
     let (first, others) = args.listen.split_first().map_or(("", &[][..]), |(first, others)| (first, others));
     let mut builder = Server::bind(first);
     for url in others {
         builder = builder.listen(url);
+    }
+    if !args.door.auth.is_empty() {
+        builder = builder.authenticator(access::accounts(&args.door.auth)?);
+    }
+    for psk in &args.door.psk {
+        builder = builder.psk(access::psk(psk)?);
+    }
+    if let Some(ms) = args.resume_ms {
+        builder = builder.resume_for(Duration::from_millis(ms));
     }
     let builder = builder.configure(|config| {
         config.delivery_journal = if args.conformance { conformance::DELIVERY_JOURNAL } else { 0 };
         config.agent = Some(connect::AGENT.into());
         config.limits.heartbeat_ms = args.heartbeat_ms.unwrap_or(config.limits.heartbeat_ms);
         config.limits.max_message = args.max_message.unwrap_or(config.limits.max_message);
+        config.limits.stream_window = args.stream_window.unwrap_or(config.limits.stream_window);
     });
-    async {
+    Ok(async {
         builder.build().await.map_err(|error| match error {
             BindError::Address(_) | BindError::WrongTransport(_) => Failure::usage(error),
             _ => Failure::connection(format_args!("cannot listen: {error}")),
         })
-    }
+    })
 }
 
 /// The signals that end a server: SIGINT and SIGTERM.

@@ -4,11 +4,11 @@ use std::future::ready;
 use std::io::{self, IsTerminal};
 use std::mem::take;
 
-use fluxar::{Client, Code, Error, Raw, StreamReceiver, StreamSender};
+use fluxar::{Code, Error, Raw, StreamReceiver, StreamSender};
 use fluxar_proto::message::key;
 
 use crate::args::StreamArgs;
-use crate::connect::unless_interrupted;
+use crate::connect::{Connected, unless_interrupted};
 use crate::failure::{Exit, Failure, say};
 use crate::opening::{Opening, failure};
 use crate::payload::{self, Reserved};
@@ -53,7 +53,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Both directions to their ends. Returns the final value, if it is yet to be said.
-    async fn stream(&self, client: &Client, printer: &Printer) -> Result<Option<Raw>, Failure> {
+    async fn stream(&self, client: &Connected, printer: &Printer) -> Result<Option<Raw>, Failure> {
         let Opening { method, payload, meta, timeout, .. } = &self.opening;
         let mut stream = client.stream::<Raw>(method, payload);
         if let Some(timeout) = timeout {
@@ -81,7 +81,7 @@ impl<'a> Prepared<'a> {
     /// Sends what standard input holds, and the end. Where the stream is over before, the receiving half knows why.
     async fn send(
         &self,
-        client: &Client,
+        client: &Connected,
         sender: &mut StreamSender,
         progress: &Progress,
     ) -> Result<(), Failure> {

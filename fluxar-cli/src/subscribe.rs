@@ -3,11 +3,11 @@
 use std::future::ready;
 use std::mem::take;
 
-use fluxar::{Client, Message, Messages};
+use fluxar::{Message, Messages};
 use fluxar_proto::topic::check_filter;
 
 use crate::args::{Output, SubArgs};
-use crate::connect::{dial, unless_interrupted};
+use crate::connect::{Connected, Destination, unless_interrupted};
 use crate::failure::{Exit, Failure, say};
 use crate::notation::{json, one_line, quoted};
 use crate::opening::failure;
@@ -22,8 +22,9 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
     if args.group.as_ref().is_some_and(|group| group.is_empty() || group.len() > 255) {
         return Err(Failure::usage("a group is named by 1 to 255 bytes"));
     }
+    let destination = Destination::new(&args.url, &args.access, !args.reconnect.no_reconnect)?;
     let interrupted = || Err(Failure::silent(Exit::Interrupted));
-    let client = dial(&args.url).await?;
+    let client = destination.dial().await?;
     let printer = Printer::start()?;
     let done = unless_interrupted(follow(&client, args, &printer)).await.unwrap_or_else(interrupted);
     let printed = unless_interrupted(printer.finish()).await.unwrap_or_else(interrupted);
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
 }
 
 /// Subscribes, and prints what comes.
-async fn follow(client: &Client, args: &SubArgs, printer: &Printer) -> Result<(), Failure> {
+async fn follow(client: &Connected, args: &SubArgs, printer: &Printer) -> Result<(), Failure> {
     let mut wish = client.messages(&args.filter).qos(args.qos);
     if let Some(group) = &args.group {
         wish = wish.group(group);

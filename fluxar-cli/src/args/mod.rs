@@ -7,9 +7,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 
+mod access;
 mod pubsub;
 mod stream;
 
+pub(crate) use access::{AccessArgs, DoorArgs, Hidden, ReconnectArgs};
 pub(crate) use pubsub::{PubArgs, SubArgs};
 pub(crate) use stream::StreamArgs;
 
@@ -59,6 +61,9 @@ pub(crate) enum Command {
 Examples:
   fluxar serve --listen tcp://127.0.0.1:9000
   fluxar serve --conformance --listen tcp://[::1]:0 --listen unix:///run/fluxar.sock
+  fluxar serve --listen localhost:9000 --auth bearer=env:TOKEN --psk site-7=@/run/secrets/site-7
+
+Secrets of --auth and --psk need not stand here: behind the `=` may be @FILE or env:NAME instead.
 
 The calls of the conformance peer:
   test.echo                                the payload, unchanged
@@ -100,6 +105,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..))]
     pub(crate) max_message: Option<u32>,
 
+    /// What a peer may send on a stream before any of it is taken, in bytes [default: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=0x7fff_ffff))]
+    pub(crate) stream_window: Option<u32>,
+
+    /// How long a session outlives its link, in milliseconds; 0: not at all [default: 60000]
+    #[arg(long, value_name = "N")]
+    pub(crate) resume_ms: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) door: DoorArgs,
+
     /// How long what is open may go on after a signal, in milliseconds
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) drain_ms: u64,
@@ -122,6 +138,7 @@ Examples:
   fluxar call unix:///run/app.sock blobs.put @photo.cbor --input cbor
   fluxar call localhost:9000 jobs.run '{}' --meta trace_id=abc123 --meta attempt:=2
   echo '[1, 2]' | fluxar call localhost:9000 test.echo - --output hex
+  fluxar call localhost:9000 users.me --auth bearer=@/run/secrets/token
 
 Exit codes: 0 answered, 1 the call failed, 2 bad arguments or payload, 3 no connection, 130 interrupted."
 )]
@@ -158,6 +175,12 @@ pub(crate) struct OpeningArgs {
     /// Metadata: KEY=TEXT, or KEY:=VALUE with a value in JSON or diagnostic notation; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(crate) reconnect: ReconnectArgs,
 }
 
 /// How a value that came is printed.
@@ -214,6 +237,9 @@ pub(crate) struct PingArgs {
     /// How long to wait for each answer
     #[arg(short, long, value_name = "TIME", value_parser = parse_time, default_value = "10s")]
     pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 }
 
 /// Print frames in a form for people

@@ -3,7 +3,7 @@
 use clap::Args;
 use fluxar::Qos;
 
-use super::{Input, Output};
+use super::{AccessArgs, Input, Output, ReconnectArgs};
 
 /// Publish a message, and print its fate
 ///
@@ -59,12 +59,20 @@ pub(crate) struct PubArgs {
     /// Metadata: KEY=TEXT, or KEY:=VALUE with a value in JSON or diagnostic notation; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(crate) reconnect: ReconnectArgs,
 }
 
 /// Subscribe to topics, and print the messages
 ///
 /// One line for each message: its topic, a space, its payload; with --json an object. What was
 /// published with acknowledgement is acknowledged once it is printed. Ctrl-C ends the subscription.
+/// Where the connection is lost the command connects again and subscribes again, and says so on
+/// standard error; where the session was lost too, messages from in between may be missing.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -110,6 +118,12 @@ pub(crate) struct SubArgs {
     /// How to print payloads
     #[arg(short, long, value_enum, default_value_t = Output::Auto)]
     pub(crate) output: Output,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(crate) reconnect: ReconnectArgs,
 }
 
 /// How often a message arrives.

@@ -1,17 +1,23 @@
 //! The calls of the conformance peer.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use fluxar::{Code, Drain, Error, HandlerError, Peer, Raw, Request, Server};
 
+use tokio::time::timeout;
+
 use super::{Arguments, invalid};
+use crate::notation::{parse, quoted};
+
+/// How long a peer has for a sign of life, before its link is dropped all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Registers all calls.
 pub(super) fn register(server: &Server) {
     server.handle("test.echo", |request: Request| async move { Ok(request.raw()) });
     server.handle("test.meta", |request: Request| async move { Ok(request.raw_meta()?) });
-    server.handle("test.whoami", |_| async { whoami() });
+    server.handle("test.whoami", |request: Request| async move { whoami(&request.peer()) });
     server.handle("test.fail", fail);
     server.handle("test.sleep", sleep);
     server.handle("test.never", never);
@@ -22,10 +28,17 @@ pub(super) fn register(server: &Server) {
     server.handle("test.drain", drain);
 }
 
-/// As whom the caller is known. Nobody authenticates, and nothing is encrypted or resumed.
-fn whoami() -> Result<Raw, HandlerError> {
-    let nobody = "{\"scheme\": null, \"identity\": null, \"encrypted\": false, \"resumed\": false}";
-    Ok(Raw::new(crate::notation::parse(nobody)?)?)
+/// As whom the caller is known. Nothing is encrypted.
+fn whoami(peer: &Peer) -> Result<Raw, HandlerError> {
+    let identity = peer.identity();
+    let text = |text: Option<&str>| text.map_or_else(|| "null".into(), quoted);
+    let scheme = text(identity.as_ref().map(|identity| identity.scheme()));
+    let name = text(identity.as_ref().map(|identity| identity.name()));
+    let resumed = peer.stats().resumed > 0;
+    let map = format!(
+        "{{\"scheme\": {scheme}, \"identity\": {name}, \"encrypted\": false, \"resumed\": {resumed}}}"
+    );
+    Ok(Raw::new(parse(&map)?)?)
 }
 
 async fn fail(request: Request) -> Result<(), HandlerError> {
@@ -75,7 +88,16 @@ async fn callback(request: Request) -> Result<Raw, HandlerError> {
 }
 
 async fn drop_link(request: Request) -> Result<(), HandlerError> {
-    after_the_answer(request, |peer| peer.hang_up());
+    let goes_on = request.peer().info().is_some_and(|info| info.features.iter().any(|name| name == "resume"));
+    after_the_answer(request, move |peer| async move {
+        if goes_on {
+            // Whoever answers this has been sent the answer.
+            timeout(PATIENCE, peer.ping()).await.map(drop).unwrap_or_default();
+            peer.drop_link();
+        } else {
+            peer.hang_up();
+        }
+    });
     Ok(())
 }
 
@@ -83,15 +105,18 @@ async fn drain(request: Request) -> Result<(), HandlerError> {
     let deadline = Arguments::of(&request.raw())?.get("deadline_ms")?.map(Duration::from_millis);
     let drain = Drain::new();
     let drain = deadline.map_or(drain.clone(), |deadline| drain.with_deadline(deadline));
-    after_the_answer(request, |peer| peer.drain(drain));
+    after_the_answer(request, |peer| async move { peer.drain(drain) });
     Ok(())
 }
 
 /// Does something to the connection once the answer to `request` is on its way.
-fn after_the_answer(request: Request, act: impl FnOnce(Peer) + Send + 'static) {
+fn after_the_answer<F>(request: Request, act: impl FnOnce(Peer) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
     tokio::spawn(async move {
         // Then no update comes any more.
         while request.next_update::<Raw>().await.is_some() {}
-        act(request.peer());
+        act(request.peer()).await;
     });
 }

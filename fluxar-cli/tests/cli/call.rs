@@ -172,9 +172,11 @@ async fn a_connection_that_is_lost_is_not_the_callees_error() {
         });
     })
     .await;
-    fluxar_beside(["call", &url, "cut"]).await.failed(3, "unavailable (14): connection lost");
+    fluxar_beside(["call", &url, "cut", "--no-reconnect"])
+        .await
+        .failed(3, "unavailable (14): connection lost");
     let line = "unavailable (14): connection closed by the peer: unavailable: going home";
-    fluxar_beside(["call", &url, "close"]).await.failed(3, line);
+    fluxar_beside(["call", &url, "close", "--no-reconnect"]).await.failed(3, line);
     fluxar_beside(["call", &url, "unavailable"])
         .await
         .failed(1, "unavailable (14): not now [retry after 10 ms]");

@@ -10,6 +10,7 @@ mod probe;
 mod pubsub;
 mod serve;
 mod serve_streams;
+mod sessions;
 mod stream;
 mod support;
 mod usage;

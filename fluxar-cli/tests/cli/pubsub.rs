@@ -139,7 +139,7 @@ fn an_interrupt_ends_a_subscription() {
 #[test]
 fn the_end_of_the_hub_ends_a_subscription() {
     let hub = hub();
-    let subscriber = subscriber(&hub, &[]);
+    let subscriber = subscriber(&hub, &["--no-reconnect"]);
     hub.running.signal("TERM");
     subscriber.end().failed(3, "unavailable (14): connection closed by the peer");
 }

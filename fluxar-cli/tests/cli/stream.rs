@@ -142,7 +142,7 @@ async fn items_before_an_error_are_printed_and_a_lost_connection_is_told_apart()
     let failed = fluxar_beside(["stream", &url, "fail"]).await;
     let line = "error: unavailable (14): \\u0007later [retry after 10 ms]\n";
     assert_eq!(failed, said(1, "\"\\u001b[2J\"\n2\n", line));
-    let mut cut = Running::start(["stream", &url, "cut"]);
+    let mut cut = Running::start(["stream", &url, "cut", "--no-reconnect"]);
     let cut = tokio::task::spawn_blocking(move || {
         assert_eq!(cut.line(), "1");
         cut.end()
