@@ -75,11 +75,11 @@ The calls of the conformance peer:
   test.cancelled                           how many calls and streams of this connection were cancelled
   test.update {\"n\"}                        n updates, 0 to n-1; then n
   test.callback {\"method\", \"payload\"?}     what the caller's own method responds to that payload
-  test.drop_link                           null; then the transport is cut without a close
-  test.drain {\"deadline_ms\"?}             null; then the connection is drained
+  test.drop_link                           null; then the transport is cut without a close; the session goes on
+  test.drain {\"deadline_ms\"?}              null; then the connection is drained
 
   test.emit {\"topic\", \"n\", \"qos\"?, \"retain\"?}  publishes the numbers 0 to n-1 on that topic; n
-  test.deliveries {\"topic\"}               what was sent to your subscriptions: [{\"acked\", \"attempts\"}]
+  test.deliveries {\"topic\"}                what was sent to your subscriptions: [{\"acked\", \"attempts\"}]
 
 Its streams:
   test.count {\"n\", \"size\"?}               the numbers 0 to n-1, or byte strings of that size; ends with n
