@@ -104,14 +104,17 @@ impl Scene {
         for _ in 0..run.clients {
             let patience =
                 Reconnect::default().first(Duration::from_millis(2)).max(Duration::from_millis(20));
+            // Before anybody can publish there: a hub without subscriptions takes what comes, for nobody.
+            let hub = Hub::new(Tokio);
+            listening.push(traffic.listen(&hub).await);
             let connect = Client::connect(proxy.url())
                 .configure(quick)
+                .hub(hub)
                 .reconnect(patience)
                 .handle("once", traffic.once())
                 .handle("follow", traffic.follow())
                 .handle_stream("relay", relay);
             let client = connect.build().await.unwrap();
-            listening.push(traffic.listen(client.hub()).await);
             let flow = traffic.clone().flow(client.peer(), client.hub().clone(), random.fork());
             flows.push(tokio::spawn(flow));
             clients.push(client);
