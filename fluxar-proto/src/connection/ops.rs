@@ -190,6 +190,8 @@ impl Connection {
             return;
         }
         self.frozen = None;
+        // Before the answer has come nothing of a session may be sent, also of one that was to go on (§6.1).
+        let flush = !self.is_handshaking();
         let hears = match &self.state {
             State::Offering { handshake, .. } => {
                 // A proof that was not sent is of no use any more.
@@ -204,7 +206,7 @@ impl Connection {
             self.calls.wind_up(&why, &mut self.open);
             self.streams.wind_up(&why, &mut self.open);
             self.pubsub.wind_up(&why, &mut self.open);
-            self.state = self.closing(now, farewell, true);
+            self.state = self.closing(now, farewell, flush);
             self.error = Some(why);
         } else {
             self.finish(why);

@@ -34,6 +34,7 @@ mod renew_streams;
 mod renewal;
 mod renewal_resume;
 mod resume;
+mod resume_closing;
 mod resume_cuts;
 mod resume_detached;
 mod resume_links;
