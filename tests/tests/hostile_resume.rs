@@ -98,18 +98,19 @@ async fn an_offer_that_was_seen_is_good_for_a_delay_at_most(net: Net) {
     let url = field.site.url().to_owned();
     let mut owner = Owner::new(&url).await;
     owner.works().await;
-    // The owner's own attempt has failed before the answer was there; somebody has seen it.
-    let offer = owner.ticket.offer(owner.handled);
-    let repeat = async || {
+    // The owner's own attempts have failed before they arrived; somebody has seen them, and comes with each of them.
+    let repeat = async |offer: &Message| {
         let mut wire = Wire::connect(&url).await;
         let answer = wire.shake_hands_with(offer.clone()).await;
         assert!(said(&answer).resumed.is_some(), "it cannot be told from the owner's");
         (wire, Ticket::of(&answer))
     };
-    drop(repeat().await);
+    let first = owner.ticket.offer(owner.handled);
+    drop(repeat(&first).await);
     owner.works().await;
     for _ in 0..2 {
-        let (mut thief, seen) = repeat().await;
+        let offer = owner.ticket.offer(owner.handled);
+        let (mut thief, seen) = repeat(&offer).await;
         let since = Instant::now();
         owner.works().await;
         let held_up = since.elapsed();
@@ -118,10 +119,15 @@ async fn an_offer_that_was_seen_is_good_for_a_delay_at_most(net: Net) {
         thief.ended().await;
         // What it was told is nothing to resume with.
         fresh(&url, seen.offer(owner.handled)).await;
+        // Nor is what has arrived before.
+        let since = Instant::now();
+        fresh(&url, offer).await;
+        owner.works().await;
+        assert!(since.elapsed() < PATIENCE / 2, "the owner was held up");
     }
-    assert_eq!(owner.come_back().await, 4);
+    assert_eq!(owner.come_back().await, 6);
     owner.works().await;
-    fresh(&url, offer.clone()).await;
+    fresh(&url, first).await;
     left(field, owner).await;
 }
 

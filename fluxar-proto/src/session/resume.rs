@@ -1,5 +1,6 @@
 //! A session that outlives its link (§9).
 
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use super::hello::{ResumeOffer, SessionGrant, SessionId};
@@ -10,6 +11,10 @@ use super::{Ledger, StoreLimits};
 use crate::message::Id;
 use crate::time::Instant;
 
+/// So many offers are remembered that have proven a secret: an initiator makes another one only after the link of the last
+/// was lost, and the first that is confirmed changes the secret.
+const SPENT: usize = 64;
+
 /// What there is of a session beyond its link, where it is resumable.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -19,6 +24,8 @@ pub(crate) struct Session {
     /// What an answer said that leads to the next one, and that one: as long as its link was not confirmed, the initiator may
     /// have the one secret or the other (§9.6).
     next: Option<(Secret<32>, Secret<32>)>,
+    /// The offers that have proven one of these, the latest of them: none is good for a second time (§9.6).
+    spent: VecDeque<Id>,
     /// How long it outlives a lost link (§9.1).
     resume_time: Duration,
     /// What is kept for the other side, and counted.
@@ -29,7 +36,15 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(id: SessionId, secret: Secret<32>, resume_time: Duration, limits: StoreLimits) -> Self {
-        Self { id, secret, next: None, resume_time, ledger: Ledger::new(limits), expires: None }
+        Self {
+            id,
+            secret,
+            next: None,
+            spent: VecDeque::new(),
+            resume_time,
+            ledger: Ledger::new(limits),
+            expires: None,
+        }
     }
 
     /// A fresh one, as the responder makes it.
@@ -53,16 +68,25 @@ impl Session {
         ResumeOffer::new(self.id, self.ledger.handled(), proof)
     }
 
-    /// Whether an offer comes from who had the session. Takes the same time in any case (§9.6).
+    /// Whether an offer comes from who had the session, and for the first time. A wrong proof takes the same time in any case
+    /// (§9.6).
     pub(crate) fn verify(&mut self, offer: &ResumeOffer, offer_id: Id) -> bool {
         let next = self.next.as_ref().map_or(&self.secret, |(_, next)| next);
         let has_next = is_resume_proof(next, self.id, offer_id, &offer.proof);
         let has_old = is_resume_proof(&self.secret, self.id, offer_id, &offer.proof);
         let is_same = (offer.session == self.id) & (has_next | has_old);
-        if is_same && has_next {
+        // Who only repeats what was seen could end the session by a count, or confirm in the place of its owner.
+        if !is_same || self.spent.contains(&offer_id) {
+            return false;
+        }
+        if has_next {
             self.confirm();
         }
-        is_same
+        if self.spent.len() >= SPENT {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(offer_id);
+        true
     }
 
     /// What the responder grants for a link: for a resumed session with what leads to a fresh secret, which is the same until
@@ -88,6 +112,8 @@ impl Session {
     pub(crate) fn confirm(&mut self) {
         if let Some((_, next)) = self.next.take() {
             self.secret = next;
+            // Proofs of the one before are wrong from now on.
+            self.spent = VecDeque::new();
         }
     }
 

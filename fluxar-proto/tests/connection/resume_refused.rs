@@ -135,6 +135,52 @@ fn who_repeats_an_offer_delays_a_link_for_ten_seconds_and_learns_nothing() {
     assert_eq!(one(requests(&duo.events_of_a())).payload, uint(7));
 }
 
+// spec: §9.6, §17.5
+#[test]
+fn an_offer_is_good_once_whatever_is_changed_about_it() {
+    let mut duo = detached();
+    let (first, first_id, _) = offer(&mut duo);
+    let (second, second_id, _) = offer(&mut duo);
+    let now = duo.now;
+    for (offer, id) in [(&first, first_id), (&second, second_id)] {
+        let attempt = duo.b().take_up(now, offer, id).unwrap().attempt();
+        duo.b().abandon(now, attempt);
+    }
+    // It is not the owner who comes with one of them again: the proof is not about the number.
+    for (offer, id) in [(&first, first_id), (&second, second_id)] {
+        for handled in [0, offer.handled, u64::MAX] {
+            let mut offer = offer.clone();
+            offer.handled = handled;
+            assert_eq!(duo.b().take_up(now, &offer, id).unwrap_err(), ResumeRefused::Unknown);
+            assert!(!duo.b().is_frozen() && duo.b().is_detached());
+        }
+    }
+    goes_on(&mut duo);
+}
+
+// spec: §9.6, §9.8, §17.5
+#[test]
+fn who_repeats_the_offer_of_an_attempt_that_is_under_way_does_not_get_in_between() {
+    let mut duo = detached();
+    let now = duo.now;
+    duo.b().call(now, "secret", uint(7), options()).unwrap();
+    let honest = duo.connect();
+    let len = duo.offer_len();
+    let bytes = duo.link().sent[A][..len].to_vec();
+    // The confirmation is under way.
+    duo.hold_back(honest, len);
+    duo.drive();
+    let rogue = duo.rogue(&bytes);
+    duo.drive();
+    assert!(duo.b[0].is_frozen());
+    assert_eq!(duo.b.len(), 2, "a fresh session, as for anybody");
+    duo.let_go(honest);
+    duo.drive();
+    assert!(!duo.b[0].is_frozen() && !duo.links[honest].is_dropped());
+    assert_eq!(one(requests(&duo.events_of_a())).payload, uint(7));
+    assert_eq!(Msg::decode_all(&duo.links[rogue].sent[B]).len(), 1);
+}
+
 // spec: §9.6
 #[test]
 fn once_a_link_is_confirmed_offers_with_the_secret_before_are_wrong() {
