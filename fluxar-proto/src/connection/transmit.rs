@@ -1,6 +1,7 @@
 //! The bytes that wait for the transport.
 
 use alloc::collections::VecDeque;
+use core::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -17,12 +18,19 @@ const SEGMENT: usize = 4096;
 /// Small messages lie one behind the other in one buffer; large payloads are shared, not copied, and make segments of
 /// their own, for a vectored write. It is a [`Buf`]: write [`chunk`](Buf::chunk) or [`segments`](Self::segments), then
 /// [`advance`](Buf::advance) by what the transport took.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TransmitBuf {
     segments: VecDeque<Bytes>,
     tail: BytesMut,
     /// Bytes in `segments`.
     sealed: usize,
+}
+
+/// Shows how much it is and nothing of it: in a hello there are secrets (§17.4).
+impl fmt::Debug for TransmitBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransmitBuf").field("remaining", &self.remaining()).finish_non_exhaustive()
+    }
 }
 
 /// Encodes into the tail.

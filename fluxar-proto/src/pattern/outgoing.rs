@@ -1,8 +1,8 @@
 //! A message on its way out: owned, and encoded only when the transport has room.
 
-use alloc::vec::Vec;
-
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
 
@@ -27,7 +27,7 @@ pub(crate) enum Target {
 }
 
 /// What the encoder needs to know of a message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(crate) kind: Kind,
     pub(crate) id: Id,
@@ -44,6 +44,16 @@ pub(crate) struct Outgoing {
     pub(crate) delivery: Option<OutMessage>,
     /// Rare, and large: messages without one are to be short.
     pub(crate) error: Option<Box<Error>>,
+}
+
+/// Without what it carries: in a hello there are secrets (§17.4).
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, id, reference, target, .. } = self;
+        let mut outgoing = f.debug_struct("Outgoing");
+        outgoing.field("kind", kind).field("id", id).field("reference", reference).field("target", target);
+        outgoing.finish_non_exhaustive()
+    }
 }
 
 impl Outgoing {

@@ -510,3 +510,21 @@ fn the_last_answer_says_how_long_credentials_last() {
     assert_eq!(server.connection.auth_expires(), None);
     assert_eq!(one(server.read()).reference, Some(id(0)));
 }
+
+// spec: §17.4
+#[test]
+fn credentials_are_kept_out_of_what_is_shown_of_a_connection_and_of_its_buffers() {
+    let secret = "sesame-sesame-sesame";
+    // As text, and as the bytes that a payload shows the first of.
+    let hidden = ["sesam".to_owned(), "sesam".bytes().map(|byte| format!("{byte:02x}")).collect()];
+    let check = |shown: &str| assert!(hidden.iter().all(|hidden| !shown.contains(hidden)), "{shown}");
+    let mut script = Script::dialled(&config(|_| ()), dial(custom(1)));
+    let offer = one(script.read());
+    script.answer(&offer, asking(true, Some(1))).1.unwrap();
+    assert_eq!(script.connection.prove(script.now, Some(Auth::api_key(secret))), Ok(true));
+    check(&format!("{:?}", script.connection));
+    let mut out = TransmitBuf::new();
+    assert!(script.connection.poll_transmit(script.now, &mut out) > secret.len());
+    check(&format!("{out:?}"));
+    assert!(drained(&mut out).windows(secret.len()).any(|bytes| bytes == secret.as_bytes()));
+}
