@@ -441,3 +441,33 @@ fn what_a_receiver_remembers_ends_with_the_session() {
     script.connection.ack(again.id).unwrap();
     assert_eq!(one(script.read()).reference, Some(wire));
 }
+
+// spec: §9.9, §5.5
+#[test]
+fn ids_of_what_the_peer_had_open_mean_nothing_in_a_fresh_session() {
+    let mut script = script();
+    let mut ids = vec![script.call("m")];
+    let mut opened = |script: &mut Script, message: fn(Id) -> Msg| {
+        ids.push(script.id());
+        script.send(message(ids[ids.len() - 1])).unwrap();
+    };
+    opened(&mut script, |id| Msg::opening(Kind::Stream, id, "s"));
+    opened(&mut script, |id| publication(id, "t", 1));
+    // Subscriptions that wait for a confirmation, that have it, and that are about to end.
+    for _ in 0..3 {
+        opened(&mut script, |id| Msg::opening(Kind::Subscribe, id, "t"));
+    }
+    let [_, active, ending] = &requests(&script.pubsub_events())[..] else { panic!("three subscriptions") };
+    for subscriber in [active.id, ending.id] {
+        script.connection.confirm(subscriber, Qos::AtLeastOnce, QueueLimits::default()).unwrap();
+    }
+    script.read();
+    script.connection.end_subscription(ending.id, None).unwrap();
+    script.read();
+    script.lose_session();
+    script.renew(features(&ALL, &[]));
+    for id in ids {
+        assert_eq!(script.send(Msg::opening(Kind::Call, id, "m")), Ok(()), "something is open by it");
+    }
+    assert_eq!(crate::support::requests(&script.events()).len(), 6);
+}

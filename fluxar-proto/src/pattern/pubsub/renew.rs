@@ -42,8 +42,11 @@ impl PubSub {
         let Self { publications, receiver, inbox, subscriptions, subscribers, desk, .. } = self;
         if !subscribers.is_empty() {
             let error = why.call_error(true);
-            for (_, subscriber) in subscribers.iter_mut().filter(|(_, subscriber)| subscriber.is_open()) {
-                subscriber.over(&error, desk, cx.open);
+            for (_, subscriber) in subscribers.iter_mut() {
+                if subscriber.is_open() {
+                    subscriber.over(&error, desk, cx.open);
+                }
+                subscriber.forget(cx.open);
             }
             subscribers.clear();
         }

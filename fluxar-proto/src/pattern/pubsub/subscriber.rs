@@ -167,7 +167,7 @@ impl Subscriber {
 
     /// The peer unsubscribes, or answers that we have. Whether its slot is free now.
     pub(super) fn handle_end(&mut self, desk: &mut Desk, open: &mut OpenIds) -> bool {
-        open.remove(self.id, Entity::Subscriber(self.slot));
+        self.forget(open);
         let answered = match self.state {
             State::Ending { sent, .. } => {
                 if !sent {
@@ -199,7 +199,7 @@ impl Subscriber {
             desk.notices.push_back(Notice::End(self.subscriber()));
             return;
         }
-        open.remove(self.id, Entity::Subscriber(self.slot));
+        self.forget(open);
         self.state = State::Refused(why);
         // Otherwise the confirmation is queued, and becomes the refusal.
         if requested {
@@ -242,6 +242,11 @@ impl Subscriber {
             desk.round.retain(|owner| *owner != Owner::Subscriber(self.slot));
         }
         desk.events.push_back(PubSubEvent::Unsubscribed(self.subscriber()));
+    }
+
+    /// Its id means nothing any more.
+    pub(super) fn forget(&self, open: &mut OpenIds) {
+        open.remove(self.id, Entity::Subscriber(self.slot));
     }
 
     fn granted(&self) -> Option<Qos> {
