@@ -129,7 +129,8 @@ impl<R: Runtime> Client<R> {
     /// # Errors
     ///
     /// `unauthenticated` where the server does not accept them, `permission_denied` where they are another one's;
-    /// `unavailable` where there is no link at the moment, `failed_precondition` where they must not be sent over it.
+    /// `unavailable` where there is no link at the moment, `failed_precondition` where they must not be sent over it: in
+    /// clear, or to where the client was [redirected](ClientBuilder::follow_redirects).
     ///
     /// # Cancel safety
     ///
@@ -232,8 +233,9 @@ impl<R: Runtime> ClientBuilder<R> {
         self
     }
 
-    /// Whether to go wherever a server that leaves sends its clients (§8.6). Credentials are not sent there, unless it is one of
-    /// the URLs that were given here. Default: false, and only those URLs are followed.
+    /// Whether to go wherever a server that leaves sends its clients (§8.6). Credentials are not sent there,
+    /// neither to renew them nor when they are asked for, unless it is one of the URLs that were given here. Default: false,
+    /// and only those URLs are followed.
     ///
     /// ```
     /// # use fluxar_runtime::{Client, ClientBuilder, Runtime};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fluxar::{
     Auth, AuthKind, AuthRequest, Client, ClientBuilder, Code, ConnectionError, Drain, Granted, HandlerError,
-    Identity, Reconnect, Request, ServerBuilder, State, States, Wanted,
+    Identity, Payload, Reconnect, Request, ServerBuilder, State, States, Verdict, Wanted,
 };
 use fluxar_tests::net::{Net, eventually};
 use fluxar_tests::plan::Mishap;
@@ -22,6 +22,7 @@ schedulers! {
     where_the_session_is_gone_credentials_are_shown_again
     who_fails_to_come_back_is_not_slowed_for_what_he_holds
     credentials_do_not_follow_a_redirection_to_strangers
+    strangers_neither_get_credentials_renewed_nor_challenges_answered
 }
 
 /// Whom the authenticator has seen: the token, and who it was by then.
@@ -204,4 +205,39 @@ async fn credentials_do_not_follow_a_redirection_to_strangers(net: Net) {
         assert_eq!(*shown.lock().unwrap(), [!is_stranger]);
         drop(client);
     }
+}
+
+// spec: §8.6, §17.4
+async fn strangers_neither_get_credentials_renewed_nor_challenges_answered(net: Net) {
+    let (home, _) = site(net, HOUR, |builder| builder).await;
+    let shown = Arc::<Mutex<Vec<bool>>>::default();
+    let noting = shown.clone();
+    // Asks for an answer first, and then lets whoever it is in, but not for long.
+    let curious = move |request: AuthRequest| {
+        noting.lock().unwrap().push(request.auth().is_some());
+        let verdict = match request.challenge() {
+            None => Verdict::Challenge(Payload::null()),
+            Some(_) => Granted::new(Identity::new("x")).expires_in(Duration::from_millis(200)).into(),
+        };
+        async { Ok::<_, HandlerError>(verdict) }
+    };
+    let stranger = Site::with(net, |builder| builder.authenticator(curious)).await;
+    let wanted = Arc::<Mutex<Vec<Wanted>>>::default();
+    let asked = wanted.clone();
+    let client = home.connect().follow_redirects(true).credentials(move |wanted: Wanted| {
+        asked.lock().unwrap().push(wanted);
+        async { Ok::<_, HandlerError>(Auth::bearer("ada")) }
+    });
+    let client = client.build().await.unwrap();
+    home.handle().drain_with(Drain::new().with_redirect(stranger.url())).await;
+    eventually("the client is there", || stranger.handle().peers().len() == 1).await;
+    let late = || async { client.call::<u32>("echo", &1).await };
+    while late().await.is_ok() {}
+    let error = late().await.unwrap_err();
+    assert_eq!(error.code, Code::UNAUTHENTICATED, "{error}");
+    let error = client.authenticate(Auth::bearer("ada")).await.unwrap_err();
+    assert_eq!((error.code, error.processed), (Code::FAILED_PRECONDITION, Some(false)), "{error}");
+    assert_eq!(*shown.lock().unwrap(), [false, false]);
+    let wanted = wanted.lock().unwrap();
+    assert!(matches!(wanted[..], [Wanted::Connect(_)]), "{wanted:?}");
 }

@@ -151,8 +151,12 @@ impl Wallet {
     }
 
     /// Answers a challenge, in any case: the server decides what no answer is worth.
-    async fn answer(&self, shared: &Shared, link: u64, challenge: Payload) {
-        let auth = self.ask(shared.tasks(), Wanted::Challenge(challenge)).await.unwrap_or_else(|error| {
+    async fn answer(&self, shared: &Shared, link: u64, challenge: Option<Payload>) {
+        let auth = match challenge {
+            Some(challenge) => self.ask(shared.tasks(), Wanted::Challenge(challenge)).await,
+            None => Ok(None),
+        };
+        let auth = auth.unwrap_or_else(|error| {
             tracing::warn!(%error, "there is no answer to a challenge");
             None
         });
@@ -186,7 +190,11 @@ impl Wallet {
 
 /// What a server asks for.
 enum Need {
-    Challenge { link: u64, challenge: Payload },
+    /// An answer to what it calls for; where that is none, nothing is shown to the one who asks.
+    Challenge {
+        link: u64,
+        challenge: Option<Payload>,
+    },
     Renewal,
 }
 
@@ -200,9 +208,10 @@ fn poll_need(
     // Registered before anybody looks, so that nothing is missed.
     let Some(wanted) = shared.poll_wanted_auth(cx) else { return Poll::Ready(None) };
     if let Some((link, challenge)) = wanted.challenge {
+        let challenge = Some(challenge).filter(|_| wanted.may_show);
         return Poll::Ready(Some(Need::Challenge { link, challenge }));
     }
-    let due = plan.due(shared.clock().now(), wanted.expires).filter(|_| wanted.stands);
+    let due = plan.due(shared.clock().now(), wanted.expires).filter(|_| wanted.stands && wanted.may_show);
     match due {
         Some(at) => alarm.poll(cx, shared.clock().to_runtime(at)).map(|()| Some(Need::Renewal)),
         None => Poll::Pending,

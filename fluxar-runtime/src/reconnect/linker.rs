@@ -96,7 +96,7 @@ impl<R: Runtime> Linker<R> {
             let mut timer = self.runtime.timer(self.shared.clock().to_runtime(at));
             while_detached(&mut detached, poll_fn(|cx| timer.poll_expired(cx))).await?;
             let why = match while_detached(&mut detached, self.connect(site)).await? {
-                Ok((link, shown)) => match self.shared.attach(link.remote(), shown) {
+                Ok((link, shown)) => match self.shared.attach(link.remote(), site.is_own, shown) {
                     Ok(wanted) => return wanted.then_some(link),
                     Err(why) => why,
                 },

@@ -17,6 +17,8 @@ type Renewed = Result<Option<Duration>, Error>;
 pub(super) struct Asked {
     /// On which link, and what it calls for.
     challenge: Option<(u64, Payload)>,
+    /// The link goes to where a server has sent us, and not the application: nothing is shown there (§8.6).
+    is_stranger: bool,
     /// Whoever serves all that.
     servant: Option<Waker>,
     /// Renewals that are under way, and what became of them.
@@ -27,6 +29,8 @@ pub(super) struct Asked {
 pub(crate) struct WantedAuth {
     /// On which link it was asked for, and what it calls for.
     pub(crate) challenge: Option<(u64, Payload)>,
+    /// Whether the one who asks may be shown anything.
+    pub(crate) may_show: bool,
     /// When the credentials run out.
     pub(crate) expires: Option<Instant>,
     /// Whether there is a session over a link, in which they can be renewed.
@@ -44,6 +48,7 @@ impl Shared {
         state.discard(replaced);
         Some(WantedAuth {
             challenge: state.asked.challenge.take(),
+            may_show: !state.asked.is_stranger,
             expires: state.connection.auth_expires(),
             stands: !state.connection.is_detached() && !state.connection.is_handshaking(),
         })
@@ -69,6 +74,11 @@ impl Shared {
         }
         let now = self.clock().now();
         let id = self.operate(|state| {
+            // Looked at here: whoever has fetched them may have done so for the link before.
+            if state.asked.is_stranger && state.connection.error().is_none() {
+                let error = Error::new(Code::FAILED_PRECONDITION, "credentials do not follow a redirection");
+                return Err(error.with_processed(false));
+            }
             let id = state.connection.authenticate(now, auth).map_err(|error| state.auth_error(error))?;
             state.asked.renewals.push((id, None));
             Ok(id)
@@ -102,6 +112,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether the next link goes to where a server has sent us, and not the application.
+    pub(super) fn meet(&mut self, is_stranger: bool) {
+        self.asked.is_stranger = is_stranger;
+    }
+
     pub(super) fn handle_challenge(&mut self, challenge: Payload, chores: &mut Chores) {
         self.asked.challenge = Some((self.connection.link(), challenge));
         self.call_servant(chores);

@@ -75,17 +75,19 @@ impl Shared {
         Some(Gap { why: why.take()?, stood: std::mem::take(stood), redirect: redirect.take() })
     }
 
-    /// There is a link again, to the peer at `remote`. Whether the connection has use for it.
+    /// There is a link again, to the peer at `remote`, which the application has named or not. Whether the connection has use
+    /// for it.
     ///
     /// # Errors
     ///
     /// Where what is to be shown must not be sent over it.
-    pub(crate) fn attach(&self, remote: String, dial: Dial) -> Result<bool, ConnectionError> {
+    pub(crate) fn attach(&self, remote: String, is_own: bool, dial: Dial) -> Result<bool, ConnectionError> {
         let now = self.clock().now();
         let mut state = self.lock();
         let wanted = state.connection.reconnect(now, dial)?;
         if wanted {
             state.remote = remote;
+            state.meet(!is_own);
         }
         Ok(wanted)
     }
