@@ -302,6 +302,8 @@ impl Connection {
     }
 
     fn terminate(&mut self, why: &ConnectionError) {
+        // Nobody can come back to it, so that nothing of it is kept.
+        self.session = None;
         self.forget_renewals();
         self.refusals.clear();
         self.calls.terminate(why, &mut self.open);

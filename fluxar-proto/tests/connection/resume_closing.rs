@@ -2,7 +2,7 @@
 
 use fluxar_proto::message::{Kind, verb};
 
-use crate::support::{A, B, Duo, Msg, closed, one, options, requests, survivors, uint};
+use crate::support::{A, B, Duo, Msg, blob, closed, one, options, requests, survivors, uint};
 
 /// A session whose initiator has an answer to give, and no link.
 fn with_an_answer() -> Duo {
@@ -34,4 +34,25 @@ fn who_closes_before_the_answer_has_come_sends_nothing_of_the_session() {
     duo.let_go(link);
     duo.drive();
     assert_eq!(closed(&duo.links[link].sent[B]), None, "a close is not answered");
+}
+
+// spec: §8.7, §9.1
+#[test]
+fn what_was_kept_goes_with_the_session() {
+    let [a, b] = survivors(|_| {});
+    let mut duo = Duo::established(&a, &b);
+    let now = duo.now;
+    let link = duo.links.len() - 1;
+    duo.hold_back(link, 0);
+    duo.a.call(now, "m", blob(100_000), options()).unwrap();
+    duo.b().call(now, "m", blob(100_000), options()).unwrap();
+    duo.drive();
+    assert_eq!(duo.kept(), [1, 1]);
+    // Whoever still holds a connection that has ended holds nothing of its session.
+    duo.a.close(now, None);
+    duo.drive();
+    duo.let_go(link);
+    duo.drive();
+    assert!(duo.a.is_closed() && duo.b().is_closed());
+    assert_eq!(duo.kept(), [0, 0]);
 }
