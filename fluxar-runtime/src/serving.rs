@@ -139,9 +139,7 @@ impl<R: Runtime> Serving<R> {
     /// What the initiator is told that has broken its session.
     fn take_up(&self, offered: &mut Offered) -> Result<Option<TakenUp>, Error> {
         match self.sessions.take_up(offered) {
-            Some(Ok((_, taken))) if !self.door.may_be(offered, taken.present().identity.as_deref()) => {
-                Ok(None)
-            }
+            Some(Ok((_, taken))) if !self.door.may_be(offered, &taken.present()) => Ok(None),
             Some(Ok((tentative, taken))) => {
                 offered.set_resumed(tentative);
                 Ok(Some(taken))
@@ -161,7 +159,7 @@ impl<R: Runtime> Serving<R> {
     ) {
         // When credentials run out is told by the session's clock, not by that of the link.
         let (now, grant) = (taken.now(), admitted.grant());
-        let Admitted { offered, granted, renewer } = admitted;
+        let Admitted { offered, granted, renewer, .. } = admitted;
         let resuming = match grant {
             Some(grant) => offered.accept_resumed_with(now, grant, &mut shaking.out),
             None => offered.accept_resumed(now, &mut shaking.out),
@@ -187,12 +185,13 @@ impl<R: Runtime> Serving<R> {
     /// A session begins.
     async fn begin(&self, clock: Clock, shaking: Shaking<R>, handshake: Handshake, admitted: Admitted) {
         let grant = admitted.grant().unwrap_or_default();
-        let Admitted { offered, granted, renewer } = admitted;
+        let Admitted { offered, granted, psk, renewer } = admitted;
         let connection = offered.accept_with(clock.now(), grant);
         let (link, input) = shaking.into_link();
         let timeout = self.settings.call_timeout;
         let shared = Shared::new(connection, clock, link.remote(), timeout, self.hub.tasks().clone());
         shared.known().guard(self.settings.gate.clone());
+        shared.known().begin(psk);
         shared.known().admit(granted, renewer);
         let Some(registered) = handshake.done(&shared) else { return };
         let (router, hub) = (self.router.clone(), self.hub.clone());

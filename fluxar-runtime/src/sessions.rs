@@ -305,9 +305,9 @@ impl TakenUp {
     /// What is known of the session.
     pub(crate) fn present(&self) -> Present {
         let (shared, now) = (self.session.shared(), self.now());
-        let identity = shared.known().identity();
+        let (identity, psk) = (shared.known().identity(), shared.known().psk());
         let has_run_out = shared.lock().connection.auth_expires().is_some_and(|at| at <= now);
-        Present { identity, has_run_out }
+        Present { identity, psk, has_run_out }
     }
 
     fn new(

@@ -5,17 +5,21 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use fluxar::{
-    Accounts, Auth, AuthRequest, Client, Code, ConnectError, ConnectionError, Identity, Psk, PskError,
-    Reconnect, Request, ServerBuilder, State,
+    Accounts, Auth, AuthRequest, Client, Code, ConnectError, ConnectionError, HandlerError, Identity, Psk,
+    PskError, Reconnect, Request, ServerBuilder, State,
 };
+use fluxar_proto::frame;
 use fluxar_proto::message::{Id, Kind};
 use fluxar_tests::net::Net;
 use fluxar_tests::plan::Mishap;
 use fluxar_tests::proxy::Proxy;
+use fluxar_tests::resume::{Ticket, said, terms};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
 use fluxar_tests::wire::{Message, Trap, Wire};
 use fluxar_tests::{matrix, schedulers};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 
 matrix! {
     both_sides_prove_that_they_hold_the_key
@@ -32,6 +36,7 @@ schedulers! {
     a_server_that_only_pretends_is_left
     wrong_proofs_are_slowed
     a_session_goes_on_once_its_key_is_proven_again
+    a_session_goes_on_with_no_other_key_nor_without
 }
 
 const KEY: &[u8] = &[7; 32];
@@ -280,4 +285,67 @@ async fn a_session_goes_on_once_its_key_is_proven_again(net: Net) {
         assert_eq!(name_of(&client).await, known("first", "psk"));
     }
     assert_eq!(site.handle().stats().resumed, 3);
+}
+
+/// The same offer, naming a key.
+fn naming(offer: Message, name: &str) -> Message {
+    let map = offer.payload.as_bytes().to_vec();
+    assert_eq!(map[0], 0xbf, "a map without a length");
+    let key = [&b"\x63psk\xa2\x62id"[..], &[0x60 + name.len() as u8], name.as_bytes()].concat();
+    offer.raw([&map[..1], &key, &b"\x65nonce\x58\x20"[..], &[3; 32], &map[1..]].concat())
+}
+
+/// Shakes hands, and proves to hold a key where one is given: gives the first answer and the last.
+async fn answers(url: &str, offer: Message, key: Option<(&str, &[u8])>) -> (Wire, Message, Message) {
+    let mut wire = Wire::connect(url).await;
+    let Some((name, key)) = key else {
+        let answer = wire.shake_hands_with(offer).await;
+        return (wire, answer.clone(), answer);
+    };
+    let offer = naming(offer, name);
+    let first = wire.shake_hands_with(offer.clone()).await;
+    let mut transcript = Sha256::new();
+    for hello in [&offer, &first] {
+        let body = hello.frame().split_off(frame::PREFIX_LEN);
+        transcript.update(u32::try_from(body.len()).unwrap().to_be_bytes());
+        transcript.update(body);
+    }
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(b"fluxar psk initiator");
+    mac.update(&transcript.finalize());
+    let proof = [&b"\xa1\x63psk\xa1\x65proof\x58\x20"[..], &mac.finalize().into_bytes()].concat();
+    let proof = Message::continuation(Kind::Hello, first.id).verb("proof").raw(proof);
+    wire.send(&proof).await;
+    let last = wire.receive().await;
+    assert_eq!((last.kind, last.reference, &last.error), (Kind::Hello, Some(proof.id), &None));
+    (wire, first, last)
+}
+
+// spec: §6.12, §9.9
+async fn a_session_goes_on_with_no_other_key_nor_without(net: Net) {
+    let first = Some(("first", KEY));
+    // Whoever holds a key is somebody, and everybody else a guest: what matters is not shown by credentials.
+    let by_key = |request: AuthRequest| {
+        let name = request.psk().unwrap_or("guest").to_owned();
+        async move { Ok::<_, HandlerError>(Identity::new(name)) }
+    };
+    let keys = |builder: ServerBuilder| builder.psk(Psk::new("first", KEY)).psk(Psk::new("second", [8; 16]));
+    let site = Site::with(net, |builder| keys(builder).psk_optional().authenticator(by_key)).await;
+    let (_wire, _, last) = answers(site.url(), terms().offer(), first).await;
+    let ticket = Ticket::of(&last);
+    // Whoever has listened has the session's secret, which is not enough.
+    let mut wire = Wire::connect(site.url()).await;
+    let offer = ticket.offer(0);
+    wire.send(&offer).await;
+    assert_eq!(wire.refused(offer.id).await.code, Code::SESSION_UNKNOWN);
+    let mut wire = Wire::connect(site.url()).await;
+    let offer = naming(ticket.offer(0), "second");
+    let answer = wire.shake_hands_with(offer).await;
+    assert!(said(&answer).resumed.is_none(), "the session goes on with another key");
+    let (_guest, _, last) = answers(site.url(), terms().offer(), None).await;
+    let mut wire = Wire::connect(site.url()).await;
+    let answer = wire.shake_hands_with(naming(Ticket::of(&last).offer(0), "second")).await;
+    assert!(said(&answer).resumed.is_none(), "a guest's session becomes somebody's");
+    let (_wire, answer, _) = answers(site.url(), ticket.offer(0), first).await;
+    assert!(said(&answer).resumed.is_some());
 }

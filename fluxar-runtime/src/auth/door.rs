@@ -31,6 +31,8 @@ pub(crate) struct Door {
 pub(crate) struct Present {
     /// Whose it is.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The name of the key that it was begun with.
+    pub(crate) psk: Option<String>,
     /// Its credentials have run out.
     pub(crate) has_run_out: bool,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Admitted {
     pub(crate) offered: Box<Offered>,
     /// As whom; `None` where nobody was asked.
     pub(crate) granted: Option<Granted>,
+    /// The name of the key that it has shown to hold.
+    pub(crate) psk: Option<String>,
     /// Decides on credentials that are renewed.
     pub(crate) renewer: Option<Renewer>,
 }
@@ -78,11 +82,11 @@ impl Door {
         self.authenticator.is_some().then(|| Renewer::new(self.clone(), from.clone(), psk))
     }
 
-    /// Whether an offer may be of whom the session belongs to that it asks for: who is known by a key alone is another one
-    /// with another key.
-    pub(crate) fn may_be(&self, offered: &Offered, identity: Option<&Identity>) -> bool {
-        let by_key = identity.filter(|identity| identity.scheme() == PSK);
-        by_key.is_none_or(|identity| offered.offer().psk.as_deref() == Some(identity.name()))
+    /// Whether an offer may be of whom the session belongs to that it asks for: who comes with another key, or without the
+    /// one that was there at the beginning, is another one (§6.12).
+    pub(crate) fn may_be(&self, offered: &Offered, present: &Present) -> bool {
+        let psk = offered.offer().psk.as_deref().filter(|_| !self.keys.is_empty());
+        present.psk.as_deref() == psk
     }
 
     /// Decides on an offer, of a session that goes on where that is `present`. On an error the initiator was told why.
@@ -96,7 +100,7 @@ impl Door {
         let from = Arrival::of(shaking.link(), offered.offer().agent.clone());
         if !has_to_show && self.keys.is_empty() {
             let renewer = self.renewer(&from, None);
-            return Ok(Admitted { offered, granted: None, renewer });
+            return Ok(Admitted { offered, granted: None, psk: None, renewer });
         }
         let clock = shaking.clock().clone();
         let now = || clock.to_runtime(clock.now());
@@ -140,11 +144,11 @@ impl Door {
         };
         let renewer = self.renewer(&from, psk.clone());
         if stands_for_itself(&offered, present.as_ref()) {
-            return Ok(Admitted { offered, granted: None, renewer });
+            return Ok(Admitted { offered, granted: None, psk, renewer });
         }
         if self.authenticator.is_none() {
             let by_key = |name| Granted::new(Identity::new(name).known_by(PSK));
-            return Ok(Admitted { offered, granted: psk.map(by_key), renewer });
+            return Ok(Admitted { offered, granted: psk.clone().map(by_key), psk, renewer });
         }
         if offered.auth().is_none() && offered.offer().resume.is_some() {
             if present.is_none() {
@@ -158,12 +162,12 @@ impl Door {
         let mut challenge = None;
         loop {
             let auth = offered.auth().cloned();
-            let (identity, psk, from) = (identity.clone(), psk.clone(), from.clone());
-            let request = AuthRequest { auth, challenge: challenge.take(), identity, psk, from };
+            let (identity, from) = (identity.clone(), from.clone());
+            let request = AuthRequest { auth, challenge: challenge.take(), identity, psk: psk.clone(), from };
             match shaking.within(offered.deadline(), self.ask(request)).await {
                 None => return Err(timed_out(shaking, offered).await),
                 Some(Ok(Verdict::Granted(granted))) => {
-                    return Ok(Admitted { offered, granted: Some(granted), renewer });
+                    return Ok(Admitted { offered, granted: Some(granted), psk, renewer });
                 }
                 Some(Ok(Verdict::Challenge(payload))) => {
                     challenge = Some(payload.clone());

@@ -30,6 +30,8 @@ use crate::shared::{ForHub, Shared};
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     identity: Mutex<Option<Arc<Identity>>>,
+    /// The name of the pre-shared key that it has shown to hold when the session began, and has to on every link.
+    psk: OnceLock<String>,
     /// Decides on fresh credentials, where some are asked for.
     renewer: Mutex<Option<Renewer>>,
     gate: OnceLock<Gate>,
@@ -39,6 +41,18 @@ impl Known {
     /// Has all that the peer does pass through `gate` from now on.
     pub(crate) fn guard(&self, gate: Gate) {
         self.gate.set(gate).ok();
+    }
+
+    /// The session begins with a peer that has shown to hold this key, if any.
+    pub(crate) fn begin(&self, psk: Option<String>) {
+        if let Some(psk) = psk {
+            self.psk.set(psk).ok();
+        }
+    }
+
+    /// With which key the session began.
+    pub(crate) fn psk(&self) -> Option<String> {
+        self.psk.get().cloned()
     }
 
     /// The peer was let in: on this link.
