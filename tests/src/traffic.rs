@@ -32,6 +32,7 @@ pub struct Traffic {
     /// Who takes what the other side's hub has for it.
     taking: Mutex<Vec<Taking>>,
     flows: AtomicUsize,
+    strays: AtomicUsize,
     failed: AtomicBool,
     /// What the traffic came to.
     pub sums: Sums,
@@ -77,6 +78,7 @@ impl Traffic {
             due: Mutex::default(),
             taking: Mutex::default(),
             flows: AtomicUsize::new(0),
+            strays: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             sums: Sums::default(),
         })
@@ -341,16 +343,23 @@ impl Traffic {
         self.taking.lock().expect("a lock").clear();
     }
 
-    /// Does all of it with a peer that has the handlers, until it is [enough](Self::enough) or the peer is gone.
+    /// Does all of it with a peer that has the handlers, until it is [enough](Self::enough) or the peer is gone. Whether it
+    /// could begin: a server may have a session that nobody knows of, where an offer comes late.
     ///
     /// # Panics
     ///
     /// Where anything becomes of it that must not.
-    pub async fn flow(self: Arc<Self>, peer: Peer, hub: Hub, mut random: Random) {
-        let _flow = Flow::new(&self);
+    pub async fn flow(self: Arc<Self>, peer: Peer, hub: Hub, mut random: Random) -> bool {
         let topic = format!("traffic.down.{}", self.next.fetch_add(1, Ordering::Relaxed));
-        if let Err(error) = peer.call::<()>("follow", &topic).await {
-            assert!(self.excused(&error), "follow: {error}");
+        self.strays.fetch_add(1, Ordering::SeqCst);
+        let followed = peer.call::<()>("follow", &topic).await;
+        let _flow = Flow::new(&self);
+        self.strays.fetch_sub(1, Ordering::SeqCst);
+        if let Err(error) = followed {
+            assert_eq!(error.code, Code::UNAVAILABLE, "follow: {error}");
+            if !self.losses || peer.error().is_some() {
+                return false;
+            }
         }
         let mut tasks = Vec::new();
         for _ in 0..3 {
@@ -370,6 +379,12 @@ impl Traffic {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
+        true
+    }
+
+    /// How many peers there are that have not answered yet: where nobody knows of them, they never will.
+    pub fn strays(&self) -> usize {
+        self.strays.load(Ordering::SeqCst)
     }
 
     /// Waits until everything that was begun has come to its end, and every message has arrived.
