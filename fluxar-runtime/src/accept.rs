@@ -138,9 +138,18 @@ impl<R: Runtime> Shaking<R> {
 
     /// Writes what is there to be said, and waits for what the initiator says to it. On an error the initiator was told what
     /// is wrong, where it could still hear it.
-    pub(crate) async fn next<S: Stage>(&mut self, mut stage: S) -> Result<S::Done, ConnectionError> {
+    pub(crate) async fn next<S: Stage>(&mut self, stage: S) -> Result<S::Done, ConnectionError> {
+        let heard = self.hear(stage).await;
+        if heard.is_err() {
+            self.farewell().await;
+        }
+        heard
+    }
+
+    /// As [`next`](Self::next), but on an error the [`farewell`](Self::farewell) is still to come.
+    pub(crate) async fn hear<S: Stage>(&mut self, mut stage: S) -> Result<S::Done, ConnectionError> {
         self.timer.reset(self.clock.to_runtime(stage.deadline()));
-        let error = loop {
+        loop {
             let step = match poll_fn(|cx| self.poll_step(cx)).await {
                 Step::Read(Ok(0)) => Err(ConnectionError::LinkLost { unread: self.input.len() }),
                 Step::Read(Ok(_)) => stage.handle_input(self.clock.now(), &mut self.input, &mut self.out),
@@ -155,11 +164,9 @@ impl<R: Runtime> Shaking<R> {
             match step {
                 Ok(ControlFlow::Continue(more)) => stage = more,
                 Ok(ControlFlow::Break(done)) => return Ok(done),
-                Err(error) => break error,
+                Err(error) => return Err(error),
             }
-        };
-        self.farewell().await;
-        Err(error)
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -32,6 +32,7 @@ schedulers! {
     a_peer_that_goes_away_is_not_waited_for
     who_guesses_is_slowed_and_nobody_else
     who_guesses_in_parallel_gets_no_further
+    who_is_cut_off_while_it_hears_of_its_failure_has_failed
     failures_come_back
 }
 
@@ -337,6 +338,25 @@ async fn who_guesses_in_parallel_gets_no_further(net: Net) {
     let heard = codes.iter().filter(|code| **code == Code::UNAUTHENTICATED).count();
     assert_eq!((heard, asked.get()), (3, 3), "{codes:?}");
     assert!(codes.iter().all(|code| [Code::UNAUTHENTICATED, Code::RESOURCE_EXHAUSTED].contains(code)));
+}
+
+// spec: §17.4
+async fn who_is_cut_off_while_it_hears_of_its_failure_has_failed(net: Net) {
+    let site = Site::with(net, |builder| {
+        builder.authenticator(accounts()).max_failures(3, Duration::from_secs(3600)).max_handshakes(1)
+    });
+    let site = site.await;
+    let (mut heard, mut open) = (Vec::new(), Vec::new());
+    for guess in 0..6 {
+        // Whoever does not close is still there when the next one takes its place.
+        let mut wire = Wire::connect(site.url()).await;
+        wire.send(&wire::Message::offer_of(&bearer(&guess.to_string()))).await;
+        heard.push(wire.receive().await.error.expect("a refusal").code);
+        open.push(wire);
+    }
+    let (guessed, slowed) = heard.split_at(3);
+    assert!(guessed.iter().all(|code| *code == Code::UNAUTHENTICATED), "{heard:?}");
+    assert!(slowed.iter().all(|code| *code == Code::RESOURCE_EXHAUSTED), "{heard:?}");
 }
 
 // spec: §17.4

@@ -35,6 +35,7 @@ schedulers! {
     a_server_without_the_key_is_left
     a_server_that_only_pretends_is_left
     wrong_proofs_are_slowed
+    who_is_cut_off_while_it_hears_of_a_wrong_proof_has_failed
     a_session_goes_on_once_its_key_is_proven_again
     a_session_goes_on_with_no_other_key_nor_without
 }
@@ -265,6 +266,32 @@ async fn wrong_proofs_are_slowed(net: Net) {
     let client = site.connect().psk(right.clone()).build().await;
     assert_eq!(refused_with(client), Code::RESOURCE_EXHAUSTED);
     Client::connect(other).psk(right).build().await.unwrap();
+}
+
+// spec: §17.4
+async fn who_is_cut_off_while_it_hears_of_a_wrong_proof_has_failed(net: Net) {
+    let site = Site::with(net, |builder| {
+        let builder = builder.psk(Psk::new("first", KEY)).max_handshakes(1);
+        builder.max_failures(3, Duration::from_secs(3600))
+    });
+    let site = site.await;
+    let mut open = Vec::new();
+    for attempt in 0..6 {
+        // Whoever does not close is still there when the next one takes its place.
+        let mut wire = Wire::connect(site.url()).await;
+        wire.send(&offer("first", 32)).await;
+        let answer = wire.receive().await;
+        let code = match answer.error {
+            Some(error) => error.code,
+            None => {
+                wire.send(&proof(answer.id, 32)).await;
+                wire.receive().await.error.expect("a refusal").code
+            }
+        };
+        let expected = if attempt < 3 { Code::UNAUTHENTICATED } else { Code::RESOURCE_EXHAUSTED };
+        assert_eq!(code, expected, "attempt {attempt}");
+        open.push(wire);
+    }
 }
 
 // spec: §6.12, §9.5

@@ -225,20 +225,28 @@ struct Pending {
 }
 
 impl Trial {
-    /// It has failed: that is one failure less for its source.
+    /// It has failed, and is over: that is one failure less for its source.
     pub(crate) fn fail(&mut self, now: Instant) {
         let Some(pending) = &self.0 else { return };
         pending.inner.lock().charge(pending, now);
+        self.end();
     }
 }
 
 /// The verdict has come, or will not.
-impl Drop for Trial {
-    fn drop(&mut self) {
+impl Trial {
+    /// It is no longer under way.
+    fn end(&mut self) {
         let Some(pending) = self.0.take() else { return };
         let mut wakers = Vec::new();
         pending.inner.lock().end(&pending, &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -9,7 +9,7 @@ use fluxar_proto::{Ask, Auth, Code, Config, ConnectionError, Error, Grant, Offer
 use futures_util::FutureExt;
 
 use super::authenticator::{Arrival, AuthRequest, Authenticator, Granted, Verdict};
-use super::budget::Budget;
+use super::budget::{Budget, Trial};
 use super::identity::{Identity, NO_SCHEME, PSK};
 use super::keys::Keys;
 use super::renewal::Renewer;
@@ -110,16 +110,7 @@ impl Door {
             Some(Err(wait)) => return Err(refuse(shaking, offered, too_many(wait)).await),
             None => return Err(timed_out(shaking, offered).await),
         };
-        let judged = self.judge(shaking, offered, present, from).await;
-        match judged {
-            Err(error) => {
-                if is_failure(&error) {
-                    trial.fail(now());
-                }
-                Err(error)
-            }
-            admitted => admitted,
-        }
+        self.judge(shaking, offered, present, from, &mut trial).await
     }
 
     async fn judge<R: Runtime>(
@@ -128,17 +119,18 @@ impl Door {
         mut offered: Box<Offered>,
         present: Option<Present>,
         from: Arc<Arrival>,
+        trial: &mut Trial,
     ) -> Result<Admitted, ConnectionError> {
         // Ahead of the credentials: who does not hold the key learns nothing of them.
         let psk = match offered.offer().psk.clone().filter(|_| !self.keys.is_empty()) {
             Some(name) => {
                 let ask = Ask { psk: Some(self.keys.find(&name)), challenge: None };
-                offered = round(shaking, offered, ask).await?;
+                offered = round(shaking, offered, trial, ask).await?;
                 Some(name)
             }
             None if self.keys.are_required() => {
                 let error = Error::unauthenticated("a pre-shared key is needed");
-                return Err(refuse(shaking, offered, error).await);
+                return Err(reject(shaking, offered, trial, error).await);
             }
             None => None,
         };
@@ -156,7 +148,7 @@ impl Door {
                 let error = Error::session_unknown("the session is not known");
                 return Err(refuse(shaking, offered, error).await);
             }
-            offered = round(shaking, offered, Ask::default()).await?;
+            offered = round(shaking, offered, trial, Ask::default()).await?;
         }
         let identity = present.and_then(|present| present.identity);
         let mut challenge = None;
@@ -171,9 +163,10 @@ impl Door {
                 }
                 Some(Ok(Verdict::Challenge(payload))) => {
                     challenge = Some(payload.clone());
-                    offered = round(shaking, offered, Ask { psk: None, challenge: Some(payload) }).await?;
+                    let ask = Ask { psk: None, challenge: Some(payload) };
+                    offered = round(shaking, offered, trial, ask).await?;
                 }
-                Some(Err(error)) => return Err(refuse(shaking, offered, error).await),
+                Some(Err(error)) => return Err(reject(shaking, offered, trial, error).await),
             }
         }
     }
@@ -245,16 +238,39 @@ pub(super) fn too_many(wait: Duration) -> Error {
 async fn round<R: Runtime>(
     shaking: &mut Shaking<R>,
     offered: Box<Offered>,
+    trial: &mut Trial,
     ask: Ask,
 ) -> Result<Box<Offered>, ConnectionError> {
     let now = shaking.clock().now();
-    match offered.ask(now, ask, &mut shaking.out) {
-        Ok(proving) => shaking.next(proving).await,
-        Err(error) => {
-            shaking.farewell().await;
-            Err(error)
-        }
+    let heard = match offered.ask(now, ask, &mut shaking.out) {
+        Ok(proving) => shaking.hear(proving).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &heard {
+        note(shaking, trial, error);
+        shaking.farewell().await;
     }
+    heard
+}
+
+/// Counts what may be a failure. Before it is told: who is cut off while it hears of it, as for want of room, has failed all
+/// the same.
+fn note<R: Runtime>(shaking: &Shaking<R>, trial: &mut Trial, error: &ConnectionError) {
+    if is_failure(error) {
+        let clock = shaking.clock();
+        trial.fail(clock.to_runtime(clock.now()));
+    }
+}
+
+/// As [`refuse`], for what counts as a failure where its code says so.
+async fn reject<R: Runtime>(
+    shaking: &mut Shaking<R>,
+    offered: Box<Offered>,
+    trial: &mut Trial,
+    error: Error,
+) -> ConnectionError {
+    note(shaking, trial, &ConnectionError::ClosedLocally(Some(error.clone())));
+    refuse(shaking, offered, error).await
 }
 
 async fn refuse<R: Runtime>(
