@@ -9,6 +9,8 @@ use fluxar::{
 use fluxar_proto::message::{Kind, verb};
 use fluxar_tests::mortal::Mortal;
 use fluxar_tests::net::{Net, eventually};
+use fluxar_tests::plan::Mishap;
+use fluxar_tests::proxy::Proxy;
 use fluxar_tests::site::Site;
 use fluxar_tests::verbs::Terms;
 use fluxar_tests::wire::{Message, Trap, Wire};
@@ -23,6 +25,7 @@ matrix! {
 schedulers! {
     a_redirection_to_a_url_of_its_own_needs_no_consent
     a_redirection_elsewhere_needs_consent
+    a_link_that_is_lost_behind_a_redirection_is_missed_there_first
     a_link_that_is_lost_while_the_server_leaves_is_missed_there_first
     a_client_with_one_url_waits_for_whoever_is_next_there
     what_has_crossed_the_announcement_goes_to_whoever_is_next
@@ -131,6 +134,27 @@ async fn a_redirection_to_a_url_of_its_own_needs_no_consent(net: Net) {
     leave(&one, Drain::new().with_redirect(three.url())).await.unwrap();
     until_connected(&mut states).await;
     assert_eq!(client.remote(), three.url());
+}
+
+// spec: §9.5
+async fn a_link_that_is_lost_behind_a_redirection_is_missed_there_first(net: Net) {
+    let (one, two, other) = (Site::open(net).await, Site::open(net).await, Site::open(net).await);
+    let proxy = Proxy::clear(other.url()).await;
+    let client = connect(one.url()).url(two.url()).follow_redirects(true).build().await.unwrap();
+    let mut states = client.states();
+    assert_eq!(states.next().await, Some(State::Connected));
+    leave(&one, Drain::new().with_redirect(proxy.url())).await.unwrap();
+    until_connected(&mut states).await;
+    for _ in 0..3 {
+        proxy.strike(Mishap::Close);
+        assert!(matches!(states.next().await, Some(State::Reconnecting { .. })));
+        assert!(matches!(states.next().await, Some(State::Resumed { .. })));
+    }
+    // There is nobody any more: it is no place of its own.
+    proxy.shut(true);
+    proxy.strike(Mishap::Close);
+    until_connected(&mut states).await;
+    assert_eq!(client.remote(), two.url());
 }
 
 // spec: §8.6

@@ -127,7 +127,9 @@ impl<R: Runtime> Linker<R> {
         }
         // Only where the session may still be known it is worth to insist: also where the server is about to leave, since
         // what is open ends there.
-        if !(gap.stood && gap.why.is_link_loss()) {
+        if gap.stood && gap.why.is_link_loss() {
+            self.sites.stay(site);
+        } else {
             self.sites.pass(site);
             if let Some(url) = self.redirect.take() {
                 let follows = self.sites.redirect(&url);

@@ -81,6 +81,14 @@ impl Sites {
         self.at = self.find(&site.address).unwrap_or(self.at);
     }
 
+    /// The link was lost there, where the session is still known: the next attempt goes there again, also where a server
+    /// has sent us.
+    pub(crate) fn stay(&mut self, site: &Site) {
+        if !site.is_own {
+            self.redirect = Some(site.address.clone());
+        }
+    }
+
     /// A server has asked its clients to go to `url`. Where that is not the application's own URL they go only if it
     /// agrees (§8.6). Whether they go.
     pub(crate) fn redirect(&mut self, url: &str) -> bool {
