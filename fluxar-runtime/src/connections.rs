@@ -40,7 +40,8 @@ pub enum WhenFull {
     /// Who connects is refused with `resource_exhausted`, and may come again in a second.
     #[default]
     Refuse,
-    /// Who connects waits, until there is room or its patience is at an end: the server accepts nobody meanwhile.
+    /// Who connects waits, until there is room or its patience is at an end: the server accepts nobody meanwhile. Only while
+    /// connections have lost their links it does, so that they can go on; who is none of them is refused then.
     Wait,
 }
 
@@ -56,6 +57,8 @@ struct State {
     admitted: BTreeSet<u64>,
     /// In the order they came.
     open: BTreeMap<u64, Weak<Shared>>,
+    /// Those of them that wait for another link.
+    unlinked: BTreeSet<u64>,
     /// The listeners, which wait for the server to be stopped.
     accepting: Line,
     /// The listeners, which wait for room.
@@ -74,6 +77,7 @@ impl Connections {
             shaking: BTreeMap::new(),
             admitted: BTreeSet::new(),
             open: BTreeMap::new(),
+            unlinked: BTreeSet::new(),
             accepting: Line::default(),
             full: Line::default(),
             ending: Line::default(),
@@ -101,9 +105,11 @@ impl Connections {
         result
     }
 
-    /// Whether one link more may be accepted.
+    /// Whether one link more may be accepted: also where it could only be that of a connection which has none, since
+    /// otherwise nobody could come back.
     fn has_room(&self, state: &State) -> bool {
-        state.open.len() + state.shaking.len() < self.bounds.max_connections
+        let linked = state.open.len().saturating_sub(state.unlinked.len());
+        linked + state.shaking.len() < self.bounds.max_connections
     }
 
     /// Waits until one link more may be accepted, if that is to be waited for.
@@ -305,8 +311,28 @@ pub(crate) struct Registered {
     key: u64,
 }
 
+impl Registered {
+    /// The connection has no link, for as long as this is kept.
+    pub(crate) fn without_link(&self) -> Unlinked {
+        self.connections.change(|state, _| state.unlinked.insert(self.key));
+        Unlinked { connections: self.connections.clone(), key: self.key }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connections.change(|state, _| state.open.remove(&self.key));
+    }
+}
+
+/// A connection that waits for another link.
+pub(crate) struct Unlinked {
+    connections: Arc<Connections>,
+    key: u64,
+}
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        self.connections.change(|state, _| state.unlinked.remove(&self.key));
     }
 }

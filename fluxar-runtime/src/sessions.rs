@@ -210,7 +210,7 @@ fn end(evicted: Evicted) {
 pub(crate) struct Session {
     /// Goes first: where nobody drives the session any more, it ends.
     hold: Hold,
-    _registered: Registered,
+    registered: Registered,
     sessions: Arc<Sessions>,
     id: Option<SessionId>,
     /// Its latest place among those without a link.
@@ -231,7 +231,7 @@ impl Session {
         let hold = Hold::new(Upkeep::new(shared.clone(), router.clone(), hub.clone()));
         let id = shared.lock().connection.session_id();
         let place = AtomicU64::new(NO_PLACE);
-        let session = Arc::new(Self { hold, _registered: registered, sessions, id, place, router, hub });
+        let session = Arc::new(Self { hold, registered, sessions, id, place, router, hub });
         if let Some(id) = id {
             session.sessions.lock().by_id.insert(id, Arc::downgrade(&session));
         }
@@ -248,6 +248,7 @@ impl Session {
 
     /// Keeps the session while it has no link, in the gap that has this `number`.
     pub(crate) async fn wait(self: Arc<Self>, number: u64) {
+        let _unlinked = self.registered.without_link();
         let key = self.sessions.detach(&self, number);
         let mut place = Place { sessions: &self.sessions, key, expired: false };
         let mut detached = pin!(Detached::new(self.upkeep(), number));

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use fluxar::{
-    Client, Code, ConnectError, ConnectionError, Error, Rate, RateAction, Reconnect, StreamRequest, WhenFull,
+    Client, Code, ConnectError, ConnectionError, Error, Rate, RateAction, Reconnect, State, StreamRequest,
+    WhenFull,
 };
 use fluxar_tests::matrix;
 use fluxar_tests::net::{Net, eventually};
+use fluxar_tests::plan::Mishap;
+use fluxar_tests::proxy::Proxy;
 use fluxar_tests::site::Site;
 use fluxar_tests::wire::Wire;
 use futures_util::future::join_all;
@@ -18,6 +21,7 @@ matrix! {
     a_pause_does_not_look_like_a_dead_link
     what_is_beyond_the_connections_is_refused_until_one_goes
     what_is_beyond_the_connections_waits_until_one_goes
+    who_has_lost_its_link_comes_back_to_a_server_that_accepts_nobody_else
     links_in_the_handshake_take_no_place_where_they_are_refused
 }
 
@@ -151,6 +155,21 @@ async fn what_is_beyond_the_connections_waits_until_one_goes(net: Net) {
     assert_eq!(second.call::<u8>("echo", &2).await, Ok(2));
     // A full server can be stopped all the same.
     site.close().await;
+}
+
+// spec: §15.3, §9.8
+async fn who_has_lost_its_link_comes_back_to_a_server_that_accepts_nobody_else(net: Net) {
+    let site = Site::with(net, |builder| builder.max_connections(1).when_full(WhenFull::Wait)).await;
+    let proxy = Proxy::clear(site.url()).await;
+    let client = Client::connect(proxy.url()).build().await.unwrap();
+    let mut states = client.states();
+    assert_eq!(states.next().await, Some(State::Connected));
+    for _ in 0..3 {
+        proxy.strike(Mishap::Close);
+        assert!(matches!(states.next().await, Some(State::Reconnecting { attempt: 1, .. })));
+        assert!(matches!(states.next().await, Some(State::Resumed { .. })));
+        assert_eq!(client.call::<u8>("echo", &1).await, Ok(1));
+    }
 }
 
 // spec: §15.3
