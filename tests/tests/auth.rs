@@ -26,6 +26,7 @@ matrix! {
 
 schedulers! {
     where_nobody_asks_everybody_is_let_in_and_nobody_known
+    a_scheme_that_only_claims_to_be_a_key_is_none
     a_verdict_has_the_time_of_the_handshake
     an_authenticator_that_fails_lets_nobody_in
     a_stopped_server_waits_for_no_verdict
@@ -220,6 +221,16 @@ async fn where_nobody_asks_everybody_is_let_in_and_nobody_known(net: Net) {
     let site = Site::with(net, whoami).await;
     for offer in [wire::Message::offer(), wire::Message::offer_of(&bearer("whatever"))] {
         assert_eq!(name_of(&site, offer).await, None);
+    }
+}
+
+// spec: §6.11, §6.12
+async fn a_scheme_that_only_claims_to_be_a_key_is_none(net: Net) {
+    let anybody = |_: AuthRequest| async { Ok::<_, HandlerError>(Identity::new("guest")) };
+    let site = Site::with(net, |builder| whoami(builder).authenticator(anybody)).await;
+    for (scheme, expected) in [("psk", "none"), ("none", "none"), ("ticket", "ticket")] {
+        let offer = wire::Message::offer_of(&[("scheme", scheme)].into());
+        assert_eq!(name_of(&site, offer).await, known("guest", expected));
     }
 }
 

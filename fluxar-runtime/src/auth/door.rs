@@ -206,7 +206,8 @@ impl Door {
 }
 
 fn scheme_of(request: &AuthRequest) -> String {
-    request.auth().map_or(NO_SCHEME, Auth::scheme).to_owned()
+    // What it is called is the peer's word: that it holds a key is not for credentials to say.
+    request.auth().map(Auth::scheme).filter(|scheme| *scheme != PSK).unwrap_or(NO_SCHEME).to_owned()
 }
 
 /// Whether an offer needs no credentials, since it has proven that a session is its own whose credentials last (§9.5).
