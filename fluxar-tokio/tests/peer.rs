@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use fluxar_tokio::{Client, ConnectionError, Error, Raw, Request, Server};
+use fluxar_tokio::{Client, ConnectionError, Error, Raw, Reconnect, Request, Server};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -82,7 +82,7 @@ async fn shutting_down_what_has_ended_says_why_it_ended() {
         });
     })
     .await;
-    let client = Client::connect(url).build().await.unwrap();
+    let client = Client::connect(url).reconnect(Reconnect::off()).build().await.unwrap();
     client.call::<()>("leave", &()).await.unwrap_err();
     let why = timeout(LONG, client.shut_down()).await.unwrap();
     assert_eq!(why, ConnectionError::ClosedByPeer(Some(Error::unavailable("that was all"))));
@@ -101,7 +101,7 @@ async fn whoever_hangs_up_has_answered_but_says_no_goodbye() {
         });
     })
     .await;
-    let client = Client::connect(url).build().await.unwrap();
+    let client = Client::connect(url).reconnect(Reconnect::off()).build().await.unwrap();
     assert_eq!(client.call::<u8>("drop", &()).await, Ok(7));
     let why = timeout(LONG, client.closed()).await.unwrap();
     assert_eq!(why, ConnectionError::LinkLost { unread: 0 });
