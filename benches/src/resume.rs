@@ -48,7 +48,8 @@ fn worth(options: &Options) -> Result<Table, Error> {
     let figures = take_turns(&turns, options)?;
     let mut table = Table::new("Resume: after a cut", &["", "median (smallest to largest)"]);
     let [across, detached] = [&figures[0], &figures[1]];
-    let percentiles: [(&str, fn(&Measured) -> u64); 2] = [("p50", |m| m.p50), ("p99", |m| m.p99)];
+    type Percentile = fn(&Measured) -> u64;
+    let percentiles: [(_, Percentile); 2] = [("p50", |m| m.p50), ("p99", |m| m.p99)];
     for (name, which) in percentiles {
         let micros = micros(across, which);
         let name = format!("from a cut to the answer of a call, {name} in us");
