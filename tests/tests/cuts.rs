@@ -188,7 +188,8 @@ fn run(run: Run) {
             assert!(calls > cuts / 10 && items > cuts && streams > cuts / 100 && published > cuts);
             if !run.losses {
                 assert!(stats.resumed > cuts / 3);
-                assert_eq!((stats.evicted, stats.expired), (0, 0));
+                // Only sessions that nobody knows of run out of time: those of offers that came late.
+                assert!(stats.evicted == 0 && stats.expired <= stats.resumes_refused);
             } else {
                 assert!(stats.resumed > 0 && stats.expired > 0 && stats.evicted > 0);
                 assert!(
