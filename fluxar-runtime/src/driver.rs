@@ -182,11 +182,11 @@ impl<R: Runtime> Driver<R> {
             state.connection.handle_timeout(now).ok();
         }
         if self.stalled.is_some_and(|since| now - since >= self.write_timeout) {
-            self.lose(now, &mut state.connection, ConnectionError::TimedOut(Timeout::Write));
+            state.connection.abort_link(now, self.number, ConnectionError::TimedOut(Timeout::Write));
             self.out = TransmitBuf::new();
         }
         if std::mem::take(&mut state.drops_link) {
-            self.lose(now, &mut state.connection, ConnectionError::LinkLost { unread: 0 });
+            state.connection.abort_link(now, self.number, ConnectionError::LinkLost { unread: 0 });
             self.out = TransmitBuf::new();
         }
         let added = self.take_out(now, &mut state.connection);
@@ -236,17 +236,9 @@ impl<R: Runtime> Driver<R> {
             }
             Poll::Ready(Err(error)) => {
                 self.read_closed = true;
-                self.lose(now, connection, ConnectionError::Transport(error.to_string()));
+                connection.abort_link(now, self.number, ConnectionError::Transport(error.to_string()));
             }
             Poll::Pending => {}
-        }
-    }
-
-    /// The link is of no use any more: also where several reasons for that come up in one turn, it is lost once. Twice would
-    /// be the end of the connection.
-    fn lose(&self, now: Instant, connection: &mut Connection, why: ConnectionError) {
-        if connection.link() == self.number {
-            connection.abort(now, why);
         }
     }
 
@@ -258,7 +250,7 @@ impl<R: Runtime> Driver<R> {
             // Why nothing can be sent any more may be among what has still to be read: the peer's `close`.
             Some((since, why)) => {
                 if self.read_closed || connection.error().is_some() || now - *since >= FLUSH {
-                    self.lose(now, connection, ConnectionError::Transport(why.clone()));
+                    connection.abort_link(now, self.number, ConnectionError::Transport(why.clone()));
                 }
                 0
             }

@@ -20,6 +20,14 @@ impl Connection {
         self.link
     }
 
+    /// As [`abort`](Self::abort), for the link of this number alone: where the connection has another one, or none, it does
+    /// nothing. For drivers, to which several reasons may come up at once: a link is lost once.
+    pub fn abort_link(&mut self, now: Instant, link: u64, why: ConnectionError) {
+        if self.link == link {
+            self.abort(now, why);
+        }
+    }
+
     /// Whether there is no link, and the connection is not over: it waits for one.
     pub fn is_detached(&self) -> bool {
         matches!(self.state, State::Waiting | State::Detached)

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 use fluxar_proto::{
-    CallEvent, Connection, Dial, Event, Incoming, Instant, Progress, ResumeProgress, TransmitBuf,
+    CallEvent, Connection, ConnectionError, Dial, Event, Incoming, Instant, Progress, ResumeProgress,
+    TransmitBuf,
 };
 
 use crate::support::{Pair, blob, config, ids, options, outcomes, requests, uint};
@@ -16,6 +17,21 @@ fn bytes(from: &mut Connection, now: Instant) -> BytesMut {
 
 fn all(connection: &mut Connection) -> Vec<Event> {
     std::iter::from_fn(|| connection.poll_event()).collect()
+}
+
+// spec: §8.8
+#[test]
+fn a_link_that_fails_in_two_ways_at_once_is_lost_once() {
+    let mut pair = Pair::established(&config(|config| config.resume = true));
+    let (now, link) = (pair.now, pair.a().link());
+    let a = pair.a();
+    for why in [ConnectionError::LinkLost { unread: 0 }, ConnectionError::Transport("reset".into())] {
+        a.abort_link(now, link, why);
+        assert!(a.is_detached() && a.error().is_none());
+    }
+    // Without regard to links it is the end.
+    a.abort(now, ConnectionError::Transport("given up".into()));
+    assert!(a.is_closed());
 }
 
 // spec: §9.5, §9.6, §9.7
