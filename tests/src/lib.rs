@@ -25,4 +25,5 @@ pub mod streaming;
 pub mod topics;
 pub mod traffic;
 pub mod verbs;
+pub mod whoami;
 pub mod wire;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use fluxar::{
     Accounts, Auth, AuthRequest, Authenticator, Code, Error, HandlerError, Identity, IntoPayload, Message,
-    Peer, Request, ServerBuilder, StreamRequest,
+    Peer, Request, StreamRequest,
 };
 use fluxar_tests::guests::{api_key, bearer, credentials, custom};
 use fluxar_tests::net::Net;
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
 use fluxar_tests::verbs::Terms;
+use fluxar_tests::whoami::{known, whoami};
 use fluxar_tests::wire::{self, Wire};
 use fluxar_tests::{matrix, schedulers};
 use futures_util::future::BoxFuture;
@@ -46,14 +47,6 @@ fn accounts() -> Accounts {
         .password("carol", "carol's password", Identity::new("carol"))
 }
 
-/// Says who calls.
-fn whoami(builder: ServerBuilder) -> ServerBuilder {
-    builder.handle("whoami", |request: Request| async move {
-        let identity = request.identity();
-        Ok(identity.map(|identity| (identity.name().to_owned(), identity.scheme().to_owned())))
-    })
-}
-
 /// A server that lets those in who are known.
 async fn guarded(net: Net) -> Site {
     Site::with(net, |builder| whoami(builder).authenticator(accounts())).await
@@ -66,10 +59,6 @@ async fn name_of(site: &Site, offer: wire::Message) -> Option<(String, String)> 
     let call = wire::Message::call("whoami");
     wire.send(&call).await;
     wire.response_to(call.id).await.decode()
-}
-
-fn known(name: &str, scheme: &str) -> Option<(String, String)> {
-    Some((name.into(), scheme.into()))
 }
 
 // spec: §6.11

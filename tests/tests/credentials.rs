@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use fluxar::{
     Accounts, Auth, AuthKind, AuthRequest, Client, Code, ConnectError, ConnectionError, Error, HandlerError,
-    Identity, IntoPayload, Payload, Raw, Reconnect, Request, ServerBuilder, Verdict, Wanted,
+    Identity, IntoPayload, Payload, Raw, Reconnect, Verdict, Wanted,
 };
 use fluxar_runtime as runtime;
 use fluxar_tests::net::Net;
 use fluxar_tests::open::Open;
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
+use fluxar_tests::whoami::{known, name_of, whoami};
 use fluxar_tests::wire::{Message, Trap};
 use fluxar_tests::{matrix, schedulers};
 
@@ -31,22 +32,6 @@ schedulers! {
     credentials_stay_at_home_where_somebody_may_listen
     credentials_travel_in_clear_where_that_is_allowed
     a_client_that_comes_back_brings_fresh_credentials
-}
-
-/// Says who calls.
-fn whoami(builder: ServerBuilder) -> ServerBuilder {
-    builder.handle("whoami", |request: Request| async move {
-        let identity = request.identity();
-        Ok(identity.map(|identity| (identity.name().to_owned(), identity.scheme().to_owned())))
-    })
-}
-
-async fn name_of(client: &Client) -> Option<(String, String)> {
-    client.call("whoami", &()).await.expect("an answer")
-}
-
-fn known(name: &str, scheme: &str) -> Option<(String, String)> {
-    Some((name.into(), scheme.into()))
 }
 
 fn refusal(result: Result<Client, ConnectError>) -> Error {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fluxar::{
     Accounts, Auth, AuthRequest, Client, Code, ConnectError, ConnectionError, HandlerError, Identity, Psk,
-    PskError, Reconnect, Request, ServerBuilder, State,
+    PskError, Reconnect, ServerBuilder, State,
 };
 use fluxar_proto::frame;
 use fluxar_proto::message::{Id, Kind};
@@ -16,6 +16,7 @@ use fluxar_tests::proxy::Proxy;
 use fluxar_tests::resume::{Ticket, said, terms};
 use fluxar_tests::signal::Counter;
 use fluxar_tests::site::Site;
+use fluxar_tests::whoami::{known, name_of, whoami};
 use fluxar_tests::wire::{Message, Trap, Wire};
 use fluxar_tests::{matrix, schedulers};
 use hmac::{Hmac, KeyInit, Mac};
@@ -41,21 +42,6 @@ schedulers! {
 }
 
 const KEY: &[u8] = &[7; 32];
-
-fn whoami(builder: ServerBuilder) -> ServerBuilder {
-    builder.handle("whoami", |request: Request| async move {
-        let identity = request.identity();
-        Ok(identity.map(|identity| (identity.name().to_owned(), identity.scheme().to_owned())))
-    })
-}
-
-async fn name_of(client: &Client) -> Option<(String, String)> {
-    client.call("whoami", &()).await.expect("an answer")
-}
-
-fn known(name: &str, scheme: &str) -> Option<(String, String)> {
-    Some((name.into(), scheme.into()))
-}
 
 async fn guarded(net: Net) -> Site {
     let change = |builder| whoami(builder).psk(Psk::new("first", KEY)).psk(Psk::new("second", [8; 16]));
